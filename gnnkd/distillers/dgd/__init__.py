@@ -1,0 +1,194 @@
+"""DGD, dynamic gradient distillation: the teacher's gradients, imitated, are fused into the student's own.
+
+While the teacher trains, generators learn how its gradients move (`gail`). While the student trains on any base method,
+their guesses `g_j` attend over the rows of the student's gradient G (`fusion`), and a weighted bias moves G there:
+
+    F = mean_j softmax(g_j K^T / sqrt(out)) G        G <- G + beta C (F - G)        C = d(sum of all G)/dW
+
+Sources: the published README of DGD and its two figures, which name the parts; the definition in full is in docs/dgd.md.
+
+Departures from the released code, which cannot run as published:
+* labels of training nodes only (it takes all nodes, test nodes included);
+* the discriminator's verdict enters the generator's loss (there it does not; its epoch discount does nothing under Adam);
+* space pairs are matched channel by channel;
+* the K best generators are copies with weights summing to one (there aliases, and summed: parameters grow K-fold);
+* all generators dealt to a student layer count (there the last one only);
+* gradients are this step's (there the previous epoch's);
+* keys are normalised (raw gradients are about 1e-4, which makes that softmax uniform);
+* pooling and interpolation instead of PCA and zero padding;
+* a sketch of the nodes instead of one input a node;
+* one fresh student and optimizer a seed (there reused); flags are never replaced by a preset file.
+
+`preset="tuned"` further divides the guesses by their RMS, reads dropout-free states, and limits the bias to `limit` |G|.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, final
+
+import torch
+from torch import Tensor
+
+from ...graph.channels import Channels
+from ...graph.sketch import sketch_matrix
+from ...graph.structure import CSR
+from ...types import Batch, Operand, Output, Step
+from ..base import Distiller, Gradients, plain_gradients
+from . import fusion
+from .bank import Bank
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "tuned": {"beta": 1.0, "limit": 0.3},
+    "paper": {"beta": 0.003, "limit": 0.0},
+}
+
+
+@final
+class Dgd(Distiller):
+    """Gradient fusion on top of a base method.
+
+    Args:
+        base: the method whose loss is minimised and whose gradients are moved; it must keep the default gradients.
+        bank: the teacher's generators; None only when `k` or `beta` is 0.
+        preset: "tuned" or "paper"; it fills `beta` and `limit`.
+        beta: weight of the bias, at least 0; 0 is the base method.
+        limit: largest size of the bias relative to the gradient, above 0; 0 sets no limit.
+        k: how many of the best generators are averaged, at least 0; 0 is the base method.
+        every: fuse at every n-th epoch, at least 1.
+        fusion: "attention", or "direct" to aim at the guesses themselves.
+        layers: "all" weight matrices, or the "last" one.
+        control: "none"; or what the method is measured against: "untrained" generators, channel-"shuffled" states,
+            "uniform" attention, "flat" curvature (C = 1).
+    """
+
+    wraps: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        base: Distiller,
+        bank: Bank | None,
+        *,
+        preset: Literal["tuned", "paper"] = "tuned",
+        beta: float | None = None,
+        limit: float | None = None,
+        k: int = 3,
+        every: int = 1,
+        fusion: Literal["attention", "direct"] = "attention",
+        layers: Literal["all", "last"] = "all",
+        control: Literal["none", "untrained", "shuffled", "uniform", "flat"] = "none",
+    ) -> None:
+        if type(base).gradients is not Distiller.gradients:
+            raise ValueError(f"method.base {type(base).__name__} has gradients of its own; DGD needs a plain one")
+        self.base, self.bank, self.preset = base, bank, preset
+        self.needs_teacher = base.needs_teacher
+        self.beta = _at_least("beta", PRESETS[preset]["beta"] if beta is None else beta, 0)
+        self.limit = _at_least("limit", PRESETS[preset]["limit"] if limit is None else limit, 0) or None
+        self.k, self.every = int(_at_least("k", k, 0)), int(_at_least("every", every, 1))
+        self.fusion, self.layers, self.control = fusion, layers, control
+        self._rules: _Guesses | None = None
+        self._sizes: dict[str, Tensor] = {}
+
+    def _active(self, step: Step) -> bool:
+        return self.beta > 0 and self.k > 0 and step.epoch % self.every == 0
+
+    def wants_clean(self, step: Step) -> bool:
+        """The states are dropout-free when the generators saw dropout-free ones."""
+        return self._active(step) and self.bank is not None and bool(self.bank.settings.clean)
+
+    def loss(self, batch: Batch, student: Output, teacher: Output | None, step: Step) -> dict[str, Tensor]:
+        """The base method's terms."""
+        return self.base.loss(batch, student, teacher, step)
+
+    def gradients(
+        self, terms: Mapping[str, Tensor], params: Mapping[str, Tensor], batch: Batch, student: Output, step: Step
+    ) -> Gradients:
+        """The base's gradients, moved towards their fusion with the generators' guesses."""
+        if not self._active(step):
+            return self.base.gradients(terms, params, batch, student, step)
+        flat = self.control == "flat"
+        found = plain_gradients(terms, params, create_graph=not flat)
+        names = [name for name in student.hidden if name in found]
+        if not names:
+            raise ValueError("DGD found no weight matrix with a gradient in this student")
+        weights = {name: params[name] for name in names}
+        curved: Mapping[str, Tensor | float] = (
+            dict.fromkeys(names, 1.0) if flat else _transposed(fusion.curvature({n: found[n] for n in names}, weights))
+        )
+        found = {name: g.detach() for name, g in found.items()}
+        operands = (student.clean or student).hidden
+        self._sizes = {}
+        for name in names if self.layers == "all" else names[-1:]:
+            gradient = found[name].t()
+            fused = self._fused(gradient, name, names, operands, batch)
+            bias = fusion.weighted_bias(gradient, fused, curved[name], self.beta, self.limit)
+            self._sizes[f"bias/{name}"] = bias.norm() / gradient.norm().clamp(min=1e-30)
+            found[name] = (gradient + bias).t()
+        return found
+
+    def diagnostics(self) -> Mapping[str, Tensor]:
+        """`bias/<weight>`: Frobenius norm of the bias relative to the gradient's, at the last fused step."""
+        return self._sizes
+
+    def _fused(
+        self, gradient: Tensor, name: str, names: list[str], operands: Mapping[str, Operand], batch: Batch
+    ) -> Tensor:
+        if self.control == "uniform":
+            return fusion.uniform(gradient)
+        if self._rules is None:
+            if self.bank is None or not self.bank.copies:
+                raise ValueError("DGD has no generators: train the teacher with method.generators=true")
+            self._rules = _Guesses(self.bank, self.k, self.control, batch)
+        guesses = [fusion.resized(g, gradient.shape[1]) for g in self._rules.of(name, names, operands[name])]
+        if self.fusion == "direct":
+            return fusion.direct(gradient, guesses)
+        keys = fusion.rms_normalised(gradient)
+        if self.preset == "tuned":
+            guesses = [fusion.rms_normalised(g) for g in guesses]
+        return fusion.fuse(gradient, torch.stack(guesses), keys)
+
+
+@final
+class _Guesses:
+    """Guesses of the averaged generators for a student's layers; those at a constant operand are kept."""
+
+    def __init__(self, bank: Bank, k: int, control: str, batch: Batch) -> None:
+        device = batch.index.device
+        self.bank, self.shuffled = bank, control == "shuffled"
+        generators = bank.untrained(seed=1) if control == "untrained" else bank.averaged(k)
+        self.generators = [g.to(device) for g in generators]
+        self.sketch: CSR | None = sketch_matrix(batch.index, bank.layers.n_nodes, bank.layers.m)
+        self._constant: dict[str, tuple[Operand, list[Tensor]]] = {}
+        self._orders: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def of(self, name: str, names: list[str], h: Operand) -> list[Tensor]:
+        """`mu_j(s)` of every teacher layer dealt to the student's layer `name` of `names`."""
+        kept = self._constant.get(name)
+        if kept is not None and kept[0] is h:
+            return kept[1]
+        states: Channels = self.bank.states(h.detach() if isinstance(h, Tensor) else h, self.sketch)
+        dealt = fusion.deal(len(self.generators), len(names))[names.index(name)]
+        guesses = [self.generators[j](states.project) for j in dealt]
+        if self.shuffled:
+            order = self._order(name, states.n_channels)
+            guesses = [g[order] for g in guesses]
+        self._constant[name] = (h, guesses)
+        return guesses
+
+    def _order(self, name: str, n: int) -> Tensor:
+        """A fixed permutation of the channels: guesses from shuffled states are shuffled guesses."""
+        if name not in self._orders:
+            rng = torch.Generator().manual_seed(len(self._orders))
+            self._orders[name] = torch.randperm(n, generator=rng).to(self.sketch.device if self.sketch else "cpu")
+        return self._orders[name]
+
+
+def _transposed(matrices: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: m.t() for name, m in matrices.items()}
+
+
+def _at_least(name: str, value: float, low: float) -> float:
+    if not value >= low or value == float("inf"):
+        raise ValueError(f"method.{name} is {value}; it must be a finite number of at least {low}")
+    return value

@@ -1,0 +1,118 @@
+"""The bank: copies of the best generators, by the teacher's validation accuracy."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from ...graph.channels import Channels, channels
+from ...graph.structure import CSR
+from ...nn.agent import Generator
+from ...types import Operand, Output
+from .settings import GeneratorSettings
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The teacher's weight matrices in forward order, as the generators see them.
+
+    `widths[l]` is the action width of layer l; `m` the size of a state; `n_nodes` the size of the graph.
+    """
+
+    names: tuple[str, ...]
+    widths: tuple[int, ...]
+    m: int
+    n_nodes: int
+
+    @staticmethod
+    def of(output: Output, params: Mapping[str, Tensor], n_nodes: int, buckets: int) -> Layers:
+        """From any output of the teacher: width `min(out, 64)`, and `out` for the weights of the last layer."""
+        if not output.hidden:
+            raise ValueError("the teacher shows no weight matrices, so there are no gradients to imitate")
+        operands = list(output.hidden.values())
+        widths = tuple(
+            params[name].shape[0] if h is operands[-1] else min(params[name].shape[0], 64)
+            for name, h in output.hidden.items()
+        )
+        return Layers(tuple(output.hidden), widths, min(n_nodes, buckets), n_nodes)
+
+
+@final
+@dataclass(frozen=True)
+class Copy:
+    """Generator parameters of one epoch, by layer and name, with the validation accuracy reached by then."""
+
+    score: float
+    epoch: int
+    tensors: dict[str, Tensor]
+
+
+@final
+class Bank:
+    """Up to `settings.keep` copies, best first; among equal scores the later one, whose generator saw more."""
+
+    def __init__(self, layers: Layers, settings: GeneratorSettings, copies: list[Copy] | None = None) -> None:
+        self.layers, self.settings = layers, settings
+        self.copies: list[Copy] = copies or []
+
+    def offer(self, score: float, epoch: int, generators: list[Generator]) -> None:
+        """Copy the generators if they are among the best so far."""
+        if len(self.copies) == self.settings.keep and score < self.copies[-1].score:
+            return
+        tensors = {
+            f"{layer}/{name}": p.detach().clone()
+            for layer, generator in zip(self.layers.names, generators, strict=True)
+            for name, p in generator.named_parameters()
+        }
+        self.copies.append(Copy(score, epoch, tensors))
+        self.copies.sort(key=lambda c: (-c.score, -c.epoch))
+        del self.copies[self.settings.keep :]
+
+    def averaged(self, k: int) -> list[Generator]:
+        """One generator a layer: the best `k` averaged with weights proportional to their scores, summing to one."""
+        chosen = self.copies[:k]
+        total = sum(c.score for c in chosen)
+        shares = [c.score / total if total > 0 else 1 / len(chosen) for c in chosen]
+        generators = self.untrained(seed=0)
+        for layer, generator in zip(self.layers.names, generators, strict=True):
+            for name, p in generator.named_parameters():
+                mixed = torch.stack([share * c.tensors[f"{layer}/{name}"] for share, c in zip(shares, chosen, strict=True)])
+                p.data = mixed.sum(dim=0)
+        return generators
+
+    def untrained(self, seed: int) -> list[Generator]:
+        """Freshly drawn generators of the same shapes, a control."""
+        rng = torch.Generator().manual_seed(seed)
+        bounded = bool(self.settings.bounded)
+        return [Generator(self.layers.m, a, bounded=bounded, rng=rng) for a in self.layers.widths]
+
+    def states(self, h: Operand, r: CSR | None) -> Channels:
+        """States of an operand [N, D], as the generators were trained on them."""
+        return channels(h, r, centre=bool(self.settings.centre))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All copies, flat: `rank/layer/name`."""
+        return {f"{rank}/{key}": t for rank, c in enumerate(self.copies) for key, t in c.tensors.items()}
+
+    def meta(self) -> dict[str, Any]:
+        """What `tensors` does not say, as plain values."""
+        return {
+            "layers": dataclasses.asdict(self.layers),
+            "settings": dataclasses.asdict(self.settings),
+            "copies": [[c.score, c.epoch] for c in self.copies],
+        }
+
+    @staticmethod
+    def restored(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> Bank:
+        """The bank that `tensors` and `meta` describe."""
+        layers = Layers(**{k: tuple(v) if isinstance(v, list) else v for k, v in meta["layers"].items()})
+        copies = [
+            Copy(score, epoch, {k.split("/", 1)[1]: t for k, t in tensors.items() if k.startswith(f"{rank}/")})
+            for rank, (score, epoch) in enumerate(meta["copies"])
+        ]
+        return Bank(layers, GeneratorSettings(**meta["settings"]), copies)

@@ -1,0 +1,260 @@
+"""GAIL-GM: while the teacher trains, generators learn by adversarial imitation how its gradients move.
+
+State `s_t(l)_c`: channel c of layer l's operand at epoch t. Action: row c of that layer's gradient, without its scale,
+pooled to at most 64 numbers. Time pair: `(s_t(l)_c, G_{t+1}(l)_c)`. Space pair, l >= 1: `(unit(R Z_t(l-1)[:, c]), G_t(l)_c)` with Z the
+previous layer's output before norm and activation, whose channel c is layer l's input channel c.
+
+Sign convention: the discriminator's logit is high for "the teacher's". It minimises
+`BCE(real, 1 - smoothing) + BCE(fake, 0)`; the generator minimises `mean -log D(s, g)`, so it is pulled towards what the
+discriminator calls the teacher's.
+
+The watcher draws from a `torch.Generator` of its own: the teacher's weights are the same with and without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ...graph.channels import Channels, channels
+from ...graph.sketch import sketch_matrix
+from ...graph.structure import CSR
+from ...nn.agent import Discriminator, Generator
+from ...optimizers import flat, unflatten
+from ...types import Batch, Operand, Output, Step
+from ..base import Gradients, Look, Watcher
+from .bank import Bank, Copy, Layers
+from .fusion import resized, rms_normalised
+from .measure import cosine
+from .settings import GeneratorSettings
+
+Pairs = list[tuple[Channels, Tensor]]
+CEILING_EVERY = 10
+"""Epochs between two measurements of the noise ceiling, which costs two gradients."""
+
+
+@final
+class Imitation(Watcher):
+    """Generator and discriminator of every layer, learning from one teacher.
+
+    Args:
+        layers: the teacher's weight matrices (`Layers.of`).
+        settings: options; None values are taken from the preset.
+        seed: of the watcher's own random numbers.
+        device: where it computes.
+    """
+
+    def __init__(
+        self, layers: Layers, settings: GeneratorSettings, *, seed: int = 0, device: torch.device | str = "cpu"
+    ) -> None:
+        s = self.settings = settings.resolved()
+        self.layers = layers
+        self.bank = Bank(self.layers, s)
+        self.rng = torch.Generator(device).manual_seed(seed)
+        m, widths, rng = self.layers.m, self.layers.widths, self.rng
+        self.generators = nn.ModuleList([Generator(m, a, bounded=bool(s.bounded), rng=rng) for a in widths])
+        self.judges = nn.ModuleList([Discriminator(m, a, form=str(s.form), rng=rng) for a in widths])
+        betas = (float(s.beta1 or 0.0), 0.999)
+        self._optimizers = [
+            torch.optim.Adam(part.parameters(), lr=float(s.generator_lr or 0), betas=betas, foreach=True)
+            for part in (self.generators, self.judges)
+        ]
+        self._sketch: CSR | None = None
+        self._constant: tuple[Operand | None, Channels | None] = (None, None)
+        self._states: list[Channels] = []
+        self._actions: list[Tensor] = []
+        self._averages: list[Tensor] = []
+        self._epoch = 0
+
+    # -- one epoch ---------------------------------------------------------------------------------------------
+
+    def watch(self, batch: Batch, look: Look, step: Step) -> dict[str, Tensor]:
+        """Pair the last epoch's states with this epoch's gradients; measure the guesses first, then learn from them."""
+        self._epoch = step.epoch
+        output, gradients = look(not self.settings.clean)
+        if self._sketch is None:
+            self._sketch = sketch_matrix(batch.index, self.layers.n_nodes, self.layers.m)
+        actions = self._pooled(gradients)
+        targets, averages = self._targets(actions)
+        log: dict[str, Tensor] = {}
+        if self._states:
+            log |= self._measure(targets, actions)
+            if step.epoch % CEILING_EVERY == 0:
+                log |= self._ceiling(look)
+            log |= self._learn(self._pairs(targets, output, actions))
+        self._states = [self._state(output.hidden[name]) for name in self.layers.names]
+        self._actions, self._averages = actions, averages
+        return log
+
+    def validated(self, score: float) -> None:
+        """Keep a copy if the teacher has rarely been better."""
+        if self._states:
+            self.bank.offer(score, self._epoch, list(self.generators))  # type: ignore[arg-type]
+
+    # -- states and actions ------------------------------------------------------------------------------------
+
+    def _state(self, h: Operand) -> Channels:
+        """States of an operand; those of a constant one, the features, are computed once."""
+        operand, states = self._constant
+        if states is None or operand is not h:
+            states = channels(h, self._sketch, centre=bool(self.settings.centre))
+            if not (isinstance(h, Tensor) and h.requires_grad):
+                self._constant = (h, states)
+        return states
+
+    def _pooled(self, gradients: Gradients) -> list[Tensor]:
+        rows = [rms_normalised(gradients[name].t()) for name in self.layers.names]
+        return [resized(g, a) for g, a in zip(rows, self.layers.widths, strict=True)]
+
+    def _targets(self, actions: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        keep = float(self.settings.average or 0.0)
+        if not keep:
+            return actions, []
+        before = self._averages or actions
+        averages = [keep * old + (1 - keep) * new for old, new in zip(before, actions, strict=True)]
+        return [rms_normalised(g) for g in averages], averages
+
+    def _pairs(self, targets: list[Tensor], output: Output, actions: list[Tensor]) -> list[Pairs]:
+        pairs: list[Pairs] = [[(s, a)] for s, a in zip(self._states, targets, strict=True)]
+        if self.settings.space:
+            for layer, name in enumerate(self.layers.names):
+                raw = output.raw.get(name)
+                if raw is not None and raw.shape[1] == actions[layer].shape[0]:
+                    across = channels(raw.detach(), self._sketch, centre=bool(self.settings.centre))
+                    pairs[layer].append((across, actions[layer]))
+        return pairs
+
+    # -- learning ----------------------------------------------------------------------------------------------
+
+    def _learn(self, pairs: list[Pairs]) -> dict[str, Tensor]:
+        log: dict[str, Tensor] = {}
+        learn_generator, learn_judge = self._optimizers
+        for _ in range(int(self.settings.steps or 1)):
+            means = [[self.generators[i](s.project) for s, _ in kinds] for i, kinds in enumerate(pairs)]
+            cases = [(i, p, mu) for i, kinds in enumerate(pairs) for p, mu in zip(kinds, means[i], strict=True)]
+            judged = torch.stack([self._judge_loss(*case) for case in cases]).mean()
+            _descend(learn_judge, judged)
+            fooled = torch.stack([self._generator_loss(*case) for case in cases]).mean()
+            _descend(learn_generator, fooled)
+            log = {"imitation/discriminator_loss": judged.detach(), "imitation/generator_loss": fooled.detach()}
+        return log
+
+    def _judge_loss(self, i: int, pair: tuple[Channels, Tensor], mu: Tensor) -> Tensor:
+        state, real = pair
+        judge: Discriminator = self.judges[i]  # type: ignore[assignment]
+        fake = mu.detach() + self.generators[i].sigma().detach() * self._noise(mu)  # type: ignore[operator]
+        embedded = judge.embed(state.project)
+        on_real, on_fake = judge.logit(embedded, real), judge.logit(embedded, fake)
+        want = torch.full_like(on_real, 1 - float(self.settings.smoothing or 0.0))
+        loss = F.binary_cross_entropy_with_logits(on_real, want) + F.softplus(on_fake).mean()
+        if self.settings.penalty:
+            share = torch.rand(real.shape[0], 1, generator=self.rng, device=real.device)
+            slope = judge.slope(embedded, share * real + (1 - share) * fake)
+            loss = loss + self.settings.penalty * ((slope.square().sum(1) + 1e-12).sqrt() - 1).square().mean()
+        return loss
+
+    def _generator_loss(self, i: int, pair: tuple[Channels, Tensor], mu: Tensor) -> Tensor:
+        state, real = pair
+        judge: Discriminator = self.judges[i]  # type: ignore[assignment]
+        sigma = self.generators[i].sigma()  # type: ignore[operator]
+        with torch.no_grad():
+            embedded = judge.embed(state.project)
+        if self.settings.estimator == "score":
+            sample = (mu + sigma * self._noise(mu)).detach()
+            reward = F.logsigmoid(judge.logit(embedded, sample)).detach()
+            log_density = (-0.5 * ((sample - mu) / sigma).square() - sigma.log()).sum(dim=1)
+            loss = -((reward - reward.mean()) * log_density).mean()
+        else:
+            loss = F.softplus(-judge.logit(embedded, mu + sigma * self._noise(mu))).mean()
+        if self.settings.clone_weight:
+            loss = loss + self.settings.clone_weight * (mu - real).square().mean()
+        return loss
+
+    def _noise(self, like: Tensor) -> Tensor:
+        return torch.randn(like.shape, generator=self.rng, device=like.device, dtype=like.dtype)
+
+    # -- measuring ---------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _measure(self, targets: list[Tensor], actions: list[Tensor]) -> dict[str, Tensor]:
+        """Cosines of this epoch's guesses, made before learning from this epoch, with what came."""
+        log = {}
+        keep = float(self.settings.average or 0.0)
+        for i, name in enumerate(self.layers.names):
+            mu = self.generators[i](self._states[i].project)
+            order = torch.randperm(mu.shape[0], generator=self.rng, device=mu.device)
+            previous = rms_normalised(self._averages[i]) if keep else self._actions[i]
+            log |= {
+                f"imitation/{name}/generator": cosine(mu, targets[i]),
+                f"imitation/{name}/shuffled": cosine(mu[order], targets[i]),
+                f"imitation/{name}/persistence": cosine(previous, targets[i]),
+                f"imitation/{name}/generator_raw": cosine(mu, actions[i]),
+                f"imitation/{name}/persistence_raw": cosine(self._actions[i], actions[i]),
+            }
+        return log
+
+    def _ceiling(self, look: Look) -> dict[str, Tensor]:
+        """Square root of the cosine of two gradients under two dropout masks: what any guess could reach."""
+        first, second = (self._pooled(look(True)[1]) for _ in range(2))
+        return {
+            f"imitation/{name}/ceiling": cosine(a, b).clamp(min=0).sqrt()
+            for name, a, b in zip(self.layers.names, first, second, strict=True)
+        }
+
+    # -- continuing --------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Tensor]:
+        """Networks, optimizers, random state, last states and averages, and the bank."""
+        found = {f"generators.{k}": v for k, v in self.generators.state_dict().items()}
+        found |= {f"judges.{k}": v for k, v in self.judges.state_dict().items()}
+        for which, optimizer in enumerate(self._optimizers):
+            found |= {f"optimizer.{which}.{k}": v for k, v in flat(optimizer).items()}
+        found["rng"] = self.rng.get_state()
+        found |= {f"actions.{i}": a for i, a in enumerate(self._actions)}
+        found |= {f"averages.{i}": a for i, a in enumerate(self._averages)}
+        found |= {f"states.{i}.{k}": t for i, s in enumerate(self._states) for k, t in s.tensors().items()}
+        for rank, copy in enumerate(self.bank.copies):
+            found[f"bank.{rank}.score"] = torch.tensor([copy.score, copy.epoch], dtype=torch.float64)
+            found |= {f"bank.{rank}.tensor.{k}": v for k, v in copy.tensors.items()}
+        return found
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Continue from `state()`."""
+        self.generators.load_state_dict(_under(tensors, "generators."))
+        self.judges.load_state_dict(_under(tensors, "judges."))
+        for which, optimizer in enumerate(self._optimizers):
+            unflatten(optimizer, _under(tensors, f"optimizer.{which}."))
+        self.rng.set_state(tensors["rng"].cpu())
+        self._actions = _listed(tensors, "actions.")
+        self._averages = _listed(tensors, "averages.")
+        n_states = len(self._actions)
+        self._states = [Channels.restored(_under(tensors, f"states.{i}.")) for i in range(n_states)]
+        scores = _listed(tensors, "bank.", ".score")
+        self.bank.copies = [
+            Copy(float(score), int(epoch), _under(tensors, f"bank.{rank}.tensor."))
+            for rank, (score, epoch) in enumerate(s.tolist() for s in scores)
+        ]
+
+
+def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k[len(prefix) :]: t for k, t in tensors.items() if k.startswith(prefix)}
+
+
+def _listed(tensors: Mapping[str, Tensor], prefix: str, suffix: str = "") -> list[Tensor]:
+    found = []
+    while (key := f"{prefix}{len(found)}{suffix}") in tensors:
+        found.append(tensors[key])
+    return found
+
+
+def _descend(optimizer: torch.optim.Optimizer, loss: Float[Tensor, ""]) -> None:
+    """One step on the optimizer's own parameters; the loss may depend on others, which stay as they are."""
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    for p, g in zip(params, torch.autograd.grad(loss, params, allow_unused=True), strict=True):
+        p.grad = g
+    optimizer.step()

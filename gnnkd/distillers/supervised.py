@@ -1,0 +1,25 @@
+"""The plain student: cross-entropy on the labelled nodes, no teacher. What every method must beat.
+
+Departures: none.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+from torch import Tensor
+
+from ..types import Batch, Output, Step
+from .base import Distiller
+from .losses import cross_entropy
+
+
+@final
+class Supervised(Distiller):
+    """`mean over labelled i of CE(s_i, y_i)`."""
+
+    needs_teacher = False
+
+    def loss(self, batch: Batch, student: Output, teacher: Output | None, step: Step) -> dict[str, Tensor]:
+        """The cross-entropy term `ce`."""
+        return {"ce": cross_entropy(student.logits, batch.y)}

@@ -1,0 +1,23 @@
+"""An optimizer's state as flat tensors, so that checkpoints need no pickle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+def flat(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """`index.entry` -> tensor, for every parameter's state."""
+    states = optimizer.state_dict()["state"]
+    return {f"{index}.{entry}": torch.as_tensor(t) for index, found in states.items() for entry, t in found.items()}
+
+
+def unflatten(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put `flat(optimizer)` back."""
+    states: dict[int, dict[str, Tensor]] = {}
+    for key, t in tensors.items():
+        index, entry = key.split(".", 1)
+        states.setdefault(int(index), {})[entry] = t
+    optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})

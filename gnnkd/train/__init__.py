@@ -1,0 +1,1 @@
+"""Training: the one optimisation step, the loop around it, the teacher's stage, checkpoints."""

@@ -1,0 +1,72 @@
+"""The only optimisation step in the house, and a look at gradients that changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ..distillers.base import Distiller, Gradients, Look, plain_gradients
+from ..types import Batch, Output, Step
+
+
+def update(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    distiller: Distiller,
+    batch: Batch,
+    teacher: Output | None,
+    step: Step,
+) -> dict[str, Tensor]:
+    """One step: forward, loss, gradients by the distiller, apply. Returns the loss terms and the diagnostics."""
+    params = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    clean = None
+    if distiller.wants_clean(step):
+        model.eval()
+        with torch.no_grad():
+            clean = model(batch.x, batch.graph)
+    model.train()
+    output: Output = model(batch.x, batch.graph)
+    if clean is not None:
+        output = replace(output, clean=clean)
+    terms = distiller.loss(batch, output, teacher, step)
+    found = distiller.gradients(terms, params, batch, output, step)
+    for name, p in params.items():
+        p.grad = found.get(name)
+    optimizer.step()
+    return {name: t.detach() for name, t in terms.items()} | dict(distiller.diagnostics())
+
+
+def looking(model: nn.Module, distiller: Distiller, batch: Batch, step: Step, noise: int) -> Look:
+    """A `Look` at the model's current weights: weights, buffers and global random state stay as they are.
+
+    Args:
+        noise: seed of the dropout masks of this epoch's looks; the n-th look with dropout uses `noise + n`.
+    """
+    params = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    looks = iter(range(1 << 30))
+
+    def look(dropout: bool) -> tuple[Output, Gradients]:
+        was_training = model.training
+        model.train(dropout)
+        buffers = {name: b.clone() for name, b in model.named_buffers()}
+        devices = [batch.y.device] if batch.y.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            if dropout:
+                torch.manual_seed(noise + next(looks))
+            output: Output = functional_call(model, {**params, **buffers}, (batch.x, batch.graph))
+        model.train(was_training)
+        gradients = plain_gradients(distiller.loss(batch, output, None, step), params)
+        return _detached(output), gradients
+
+    return look
+
+
+def _detached(output: Output) -> Output:
+    def free(h: Mapping[str, object]) -> dict[str, object]:
+        return {name: t.detach() if isinstance(t, Tensor) and t.requires_grad else t for name, t in h.items()}
+
+    return Output(output.logits.detach(), free(output.hidden), free(output.raw))  # type: ignore[arg-type]
