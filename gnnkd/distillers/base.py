@@ -28,6 +28,10 @@ class Distiller(ABC):
         """Whether `gradients` reads the student's dropout-free activations (`Output.clean`) at this step."""
         return False
 
+    def missing(self) -> str | None:
+        """What this method still lacks to train, in words with the way out; None when nothing."""
+        return None
+
     @abstractmethod
     def loss(self, batch: Batch, student: Output, teacher: Output | None, step: Step) -> dict[str, Tensor]:
         """Named scalar terms, already weighted; their sum is the loss."""

@@ -61,7 +61,7 @@ class Channels:
     def project(self, weight: Float[Tensor, "M A"]) -> Float[Tensor, "D A"]:
         """`S weight` for the D x M matrix S of states; differentiable by `weight`."""
         if not isinstance(self.columns, CSR):
-            return self.columns.t() @ weight
+            return (weight.t() @ self.columns).t()  # several times faster than the other way round for A < 16
         product = neighbour_sum(self.columns, weight)
         if self.mean is None or self.scale is None:
             return product

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, final
@@ -26,8 +27,8 @@ from .update import looking, update
 class Report(Protocol):
     """Whoever shows progress."""
 
-    def update(self, epoch: int, values: dict[str, float]) -> None:
-        """After every epoch: how many are done, and the scalars of the last."""
+    def update(self, epoch: int, values: Mapping[str, float]) -> None:
+        """After every epoch: its number from 0, and the scalars worth showing."""
 
 
 class Diverged(UserError):
@@ -83,9 +84,8 @@ class Fit:
         self.validation, self.settings, self.watcher = validation, settings, watcher
         self.seed, self.file, self.key = seed, file, key
         self.progress = Progress()
-        fused = batch.y.device.type == "cuda"
         self.optimizer = torch.optim.Adam(
-            model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=fused, foreach=not fused
+            model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
         )
 
     def run(self, report: Report | None = None) -> Progress:
@@ -97,9 +97,10 @@ class Fit:
         p = self.progress
         with deferred() as interrupted:
             while p.epoch < self.settings.epochs and not self._spent() and not interrupted():
-                row = self._epoch(Step(p.epoch, self.settings.epochs))
+                step = Step(p.epoch, self.settings.epochs)
+                row = self._epoch(step)
                 if report is not None:
-                    report.update(p.epoch, row)
+                    report.update(step.epoch, {name: row[name] for name in row if "/" not in name and name != "epoch"})
                 if self.file is not None and (interrupted() or p.epoch % self.settings.checkpoint_every == 0):
                     self.save()
         self.model.load_state_dict(p.best)

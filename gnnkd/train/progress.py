@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol, final
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol, final
 
-if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
-    from rich.progress import Progress as RichProgress
+from rich import progress as rich
+from rich.console import Console
 
 
 class Bar(Protocol):
@@ -47,23 +45,20 @@ class Bars:
     @contextmanager
     def stage(self, title: str, total: int) -> Iterator[Bar]:
         """A bar that stays on the screen at its last state."""
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
         columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-            TextColumn("{task.fields[values]}"),
+            rich.TextColumn("{task.description}"),
+            rich.BarColumn(bar_width=24),
+            rich.MofNCompleteColumn(),
+            rich.TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            rich.TextColumn("{task.fields[values]}"),
         )
-        with Progress(*columns, console=Console(stderr=True)) as shown:
+        with rich.Progress(*columns, console=Console(stderr=True)) as shown:
             yield _RichBar(shown, title, total)
 
 
 @final
 class _RichBar:
-    def __init__(self, shown: RichProgress, title: str, total: int) -> None:
+    def __init__(self, shown: rich.Progress, title: str, total: int) -> None:
         self._shown = shown
         self._task = shown.add_task(title, total=total, values="")
 

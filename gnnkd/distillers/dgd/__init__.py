@@ -96,6 +96,12 @@ class Dgd(Distiller):
         """The states are dropout-free when the generators saw dropout-free ones."""
         return self._active(step) and self.bank is not None and bool(self.bank.settings.clean)
 
+    def missing(self) -> str | None:
+        """Generators, unless beta or k is 0."""
+        if self.beta > 0 and self.k > 0 and (self.bank is None or not self.bank.copies):
+            return "dgd needs a teacher with generators: train it with method.generators=true and at least 2 epochs"
+        return self.base.missing()
+
     def loss(self, batch: Batch, student: Output, teacher: Output | None, step: Step) -> dict[str, Tensor]:
         """The base method's terms."""
         return self.base.loss(batch, student, teacher, step)
@@ -136,8 +142,7 @@ class Dgd(Distiller):
         if self.control == "uniform":
             return fusion.uniform(gradient)
         if self._rules is None:
-            if self.bank is None or not self.bank.copies:
-                raise ValueError("DGD has no generators: train the teacher with method.generators=true")
+            assert self.bank is not None
             self._rules = _Guesses(self.bank, self.k, self.control, batch)
         guesses = [fusion.resized(g, gradient.shape[1]) for g in self._rules.of(name, names, operands[name])]
         if self.fusion == "direct":

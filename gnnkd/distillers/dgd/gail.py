@@ -14,7 +14,7 @@ The watcher draws from a `torch.Generator` of its own: the teacher's weights are
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import final
+from typing import cast, final
 
 import torch
 import torch.nn.functional as F
@@ -61,7 +61,7 @@ class Imitation(Watcher):
         self.judges = nn.ModuleList([Discriminator(m, a, form=str(s.form), rng=rng) for a in widths])
         betas = (float(s.beta1 or 0.0), 0.999)
         self._optimizers = [
-            torch.optim.Adam(part.parameters(), lr=float(s.generator_lr or 0), betas=betas, foreach=True)
+            torch.optim.Adam(part.parameters(), lr=float(s.generator_lr or 0), betas=betas, fused=True)
             for part in (self.generators, self.judges)
         ]
         self._sketch: CSR | None = None
@@ -94,7 +94,7 @@ class Imitation(Watcher):
     def validated(self, score: float) -> None:
         """Keep a copy if the teacher has rarely been better."""
         if self._states:
-            self.bank.offer(score, self._epoch, list(self.generators))  # type: ignore[arg-type]
+            self.bank.offer(score, self._epoch, [self._generator(i) for i in range(len(self.generators))])
 
     # -- states and actions ------------------------------------------------------------------------------------
 
@@ -132,23 +132,29 @@ class Imitation(Watcher):
     # -- learning ----------------------------------------------------------------------------------------------
 
     def _learn(self, pairs: list[Pairs]) -> dict[str, Tensor]:
+        """Alternating steps. What a state contributes to the verdict changes with the judge only, so it is kept between."""
+        cases = [(i, state.project, real) for i, kinds in enumerate(pairs) for state, real in kinds]
         log: dict[str, Tensor] = {}
         learn_generator, learn_judge = self._optimizers
+        embedded = [self._judge(i).embed(project) for i, project, _ in cases]
         for _ in range(int(self.settings.steps or 1)):
-            means = [[self.generators[i](s.project) for s, _ in kinds] for i, kinds in enumerate(pairs)]
-            cases = [(i, p, mu) for i, kinds in enumerate(pairs) for p, mu in zip(kinds, means[i], strict=True)]
-            judged = torch.stack([self._judge_loss(*case) for case in cases]).mean()
-            _descend(learn_judge, judged)
-            fooled = torch.stack([self._generator_loss(*case) for case in cases]).mean()
-            _descend(learn_generator, fooled)
-            log = {"imitation/discriminator_loss": judged.detach(), "imitation/generator_loss": fooled.detach()}
+            means = [self._generator(i)(project) for i, project, _ in cases]
+            judged = [self._judge_loss(i, e, real, mu.detach()) for (i, _, real), e, mu in zip(cases, embedded, means, strict=True)]
+            log["imitation/discriminator_loss"] = _descend(learn_judge, judged)
+            embedded = [self._judge(i).embed(project) for i, project, _ in cases]
+            fooled = [self._generator_loss(i, e.detach(), real, mu) for (i, _, real), e, mu in zip(cases, embedded, means, strict=True)]
+            log["imitation/generator_loss"] = _descend(learn_generator, fooled)
         return log
 
-    def _judge_loss(self, i: int, pair: tuple[Channels, Tensor], mu: Tensor) -> Tensor:
-        state, real = pair
-        judge: Discriminator = self.judges[i]  # type: ignore[assignment]
-        fake = mu.detach() + self.generators[i].sigma().detach() * self._noise(mu)  # type: ignore[operator]
-        embedded = judge.embed(state.project)
+    def _generator(self, i: int) -> Generator:
+        return cast("Generator", self.generators[i])
+
+    def _judge(self, i: int) -> Discriminator:
+        return cast("Discriminator", self.judges[i])
+
+    def _judge_loss(self, i: int, embedded: Tensor, real: Tensor, mu: Tensor) -> Tensor:
+        judge = self._judge(i)
+        fake = mu + self._generator(i).sigma().detach() * self._noise(mu)
         on_real, on_fake = judge.logit(embedded, real), judge.logit(embedded, fake)
         want = torch.full_like(on_real, 1 - float(self.settings.smoothing or 0.0))
         loss = F.binary_cross_entropy_with_logits(on_real, want) + F.softplus(on_fake).mean()
@@ -158,12 +164,8 @@ class Imitation(Watcher):
             loss = loss + self.settings.penalty * ((slope.square().sum(1) + 1e-12).sqrt() - 1).square().mean()
         return loss
 
-    def _generator_loss(self, i: int, pair: tuple[Channels, Tensor], mu: Tensor) -> Tensor:
-        state, real = pair
-        judge: Discriminator = self.judges[i]  # type: ignore[assignment]
-        sigma = self.generators[i].sigma()  # type: ignore[operator]
-        with torch.no_grad():
-            embedded = judge.embed(state.project)
+    def _generator_loss(self, i: int, embedded: Tensor, real: Tensor, mu: Tensor) -> Tensor:
+        judge, sigma = self._judge(i), self._generator(i).sigma()
         if self.settings.estimator == "score":
             sample = (mu + sigma * self._noise(mu)).detach()
             reward = F.logsigmoid(judge.logit(embedded, sample)).detach()
@@ -186,7 +188,7 @@ class Imitation(Watcher):
         log = {}
         keep = float(self.settings.average or 0.0)
         for i, name in enumerate(self.layers.names):
-            mu = self.generators[i](self._states[i].project)
+            mu = self._generator(i)(self._states[i].project)
             order = torch.randperm(mu.shape[0], generator=self.rng, device=mu.device)
             previous = rms_normalised(self._averages[i]) if keep else self._actions[i]
             log |= {
@@ -252,9 +254,11 @@ def _listed(tensors: Mapping[str, Tensor], prefix: str, suffix: str = "") -> lis
     return found
 
 
-def _descend(optimizer: torch.optim.Optimizer, loss: Float[Tensor, ""]) -> None:
-    """One step on the optimizer's own parameters; the loss may depend on others, which stay as they are."""
+def _descend(optimizer: torch.optim.Optimizer, losses: list[Tensor]) -> Float[Tensor, ""]:
+    """One step down the mean of `losses` on the optimizer's own parameters; others that they depend on stay."""
+    loss = torch.stack(losses).mean()
     params = [p for group in optimizer.param_groups for p in group["params"]]
     for p, g in zip(params, torch.autograd.grad(loss, params, allow_unused=True), strict=True):
         p.grad = g
     optimizer.step()
+    return loss.detach()

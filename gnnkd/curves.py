@@ -1,0 +1,119 @@
+"""One run's history as a picture: validation accuracy, loss terms, and what the method measures of itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gnnkd.train.checkpoint import write_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+History = Sequence[Mapping[str, float]]
+Panel = Callable[["Axes"], None]
+
+# Okabe and Ito's palette, told apart with any colour vision; line styles repeat what the colours say.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+STYLES = ("-", "--", "-.", ":")
+COLUMNS = 3
+KINDS = ("generator", "persistence", "shuffled", "ceiling")
+"""Imitation cosines that are drawn, where a history has them."""
+
+
+def draw(history: History, file: Path, *, title: str, best_epoch: int | None = None) -> None:
+    """Draw the rows of `metrics.jsonl` into a PNG file.
+
+    Args:
+        history: a row an epoch: `epoch`, `val_acc`, loss terms by bare names, `bias/<weight>`,
+            `imitation/<weight>/<kind>`.
+        file: written whole or not at all.
+        title: above the panels.
+        best_epoch: the epoch whose weights are kept, marked.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    panels = _panels(history, best_epoch)
+    lines = math.ceil(len(panels) / COLUMNS)
+    columns = min(len(panels), COLUMNS)
+    figure = Figure(figsize=(4.6 * columns, 3.2 * lines + 0.4), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=11)
+    for position, panel in enumerate(panels, start=1):
+        axes = figure.add_subplot(lines, columns, position)
+        panel(axes)
+        axes.set_xlabel("epoch")
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    # No date and no version inside: equal histories give equal bytes.
+    picture = BytesIO()
+    figure.savefig(picture, format="png", metadata={"Software": None})
+    write_bytes(file, picture.getvalue())
+
+
+def _panels(history: History, best_epoch: int | None) -> list[Panel]:
+    keys = list(dict.fromkeys(key for row in history for key in row))
+    terms = [key for key in keys if "/" not in key and key != "epoch" and not key.endswith("_acc")]
+    biases = [key for key in keys if key.startswith("bias/")]
+    weights = list(
+        dict.fromkeys(key.split("/")[1] for key in keys if key.startswith("imitation/") and key.count("/") == 2)
+    )
+    panels = [_accuracy(history, best_epoch)]
+    if terms:
+        panels.append(_sizes(history, terms, "loss on training nodes (nats)"))
+    if biases:
+        panels.append(_sizes(history, biases, "size of the bias / size of the gradient"))
+    return panels + [_imitation(history, weight, keys) for weight in weights]
+
+
+def _series(history: History, key: str) -> tuple[list[float], list[float]]:
+    points = [(row["epoch"], row[key]) for row in history if key in row and math.isfinite(row[key])]
+    return [epoch for epoch, _ in points], [value for _, value in points]
+
+
+def _lines(axes: Axes, history: History, named: Iterable[tuple[str, str]]) -> None:
+    for i, (key, name) in enumerate(named):
+        epochs, values = _series(history, key)
+        style: dict[str, Any] = {"color": COLOURS[i % len(COLOURS)], "linestyle": STYLES[i % len(STYLES)]}
+        axes.plot(epochs, values, linewidth=1.4, label=name, **style)
+    axes.legend(fontsize=8, frameon=False)
+
+
+def _accuracy(history: History, best_epoch: int | None) -> Panel:
+    def panel(axes: Axes) -> None:
+        epochs, values = _series(history, "val_acc")
+        axes.plot(epochs, [100 * value for value in values], color=COLOURS[0], linewidth=1.4)
+        axes.set_ylabel("validation accuracy (%)")
+        if best_epoch is not None:
+            axes.axvline(best_epoch, color=COLOURS[-1], linewidth=1, linestyle=":", label=f"kept: epoch {best_epoch}")
+            axes.legend(fontsize=8, frameon=False, loc="lower right")
+
+    return panel
+
+
+def _sizes(history: History, keys: list[str], label: str) -> Panel:
+    """Positive quantities, on a logarithmic axis unless one of them reaches zero."""
+
+    def panel(axes: Axes) -> None:
+        _lines(axes, history, [(key, key.removeprefix("bias/")) for key in keys])
+        if all(value > 0 for key in keys for value in _series(history, key)[1]):
+            axes.set_yscale("log")
+        axes.set_ylabel(label)
+
+    return panel
+
+
+def _imitation(history: History, weight: str, keys: list[str]) -> Panel:
+    def panel(axes: Axes) -> None:
+        named = [(f"imitation/{weight}/{kind}", kind) for kind in KINDS]
+        _lines(axes, history, [(key, kind) for key, kind in named if key in keys])
+        axes.axhline(0, color="0.6", linewidth=0.8)
+        axes.set_ylim(-0.2, 1.02)
+        axes.set_ylabel("cosine with the target")
+        axes.set_title(f"imitation, {weight}", fontsize=9)
+
+    return panel

@@ -1,0 +1,109 @@
+"""A name, or the path to a file, becomes a labelled graph."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+
+from gnnkd.data import npz, raw
+from gnnkd.data.dataset import NodeDataset, from_arrays
+from gnnkd.data.location import data_root, graph_cache
+from gnnkd.data.pyg import from_pyg
+from gnnkd.data.task import NodeTask, task
+from gnnkd.errors import UserError, unknown
+
+__all__ = ["NodeDataset", "NodeTask", "from_arrays", "from_pyg", "load", "names", "task"]
+
+DIGITS_NEIGHBOURS = 8
+_CACHE_VERSION = 1
+
+
+def digits(name: str, k: int) -> NodeDataset:
+    """scikit-learn's 1797 handwritten digits, 8 x 8 pixels in [0, 1], each joined to its k nearest."""
+    import torch
+    from sklearn.datasets import load_digits
+
+    from gnnkd.graph.build import knn
+
+    images = load_digits()
+    x = (images.data / 16).astype(np.float32)
+    edge_index = knn(torch.from_numpy(x), k).numpy()
+    return from_arrays({"x": x, "y": images.target, "edge_index": edge_index}, name=name)
+
+
+MADE: Mapping[str, Callable[[str, int], NodeDataset]] = MappingProxyType({"digits": digits, "digits-graph": digits})
+"""Graphs made from features; the constructor's arguments are the name and the number of neighbours."""
+
+SOURCES: Mapping[str, raw.Source] = MappingProxyType(
+    {
+        "cora": raw.planetoid("Cora"),
+        "citeseer": raw.planetoid("CiteSeer"),
+        "pubmed": raw.planetoid("PubMed"),
+        "amazon-photo": raw.amazon("Photo"),
+    }
+)
+"""Published graphs, by name."""
+
+
+def names() -> list[str]:
+    """The datasets known by name."""
+    return sorted([*MADE, *SOURCES])
+
+
+def load(
+    name: str | os.PathLike[str],
+    *,
+    root: str | os.PathLike[str] | None = None,
+    undirected: bool = True,
+    k: int | None = None,
+) -> NodeDataset:
+    """Load a dataset by name, or a graph's .npz file by path.
+
+    Args:
+        name: upper or lower case, dashes or underscores; or a path (see `gnnkd.data.npz` for the format).
+        root: of the raw data; by default `$GNNKD_DATA`, else a folder in the user's cache. What is not there is
+            downloaded.
+        undirected: add the mirror of each edge; the datasets known by name are symmetric anyway.
+        k: neighbours of a node, for graphs made from features only; 8 by default.
+
+    Raises:
+        UserError: an unknown name, data that is not there or damaged, an option that does not apply.
+    """
+    word = os.fspath(name)
+    key = word.lower().replace("_", "-")
+    if k is not None and key not in MADE:
+        raise UserError(f"k is {k}, but only {' and '.join(MADE)} have nearest neighbours; leave it out for '{word}'")
+    if key in MADE:
+        return MADE[key](key, DIGITS_NEIGHBOURS if k is None else k)
+    if key in SOURCES:
+        return _published(key, data_root(root), undirected=undirected)
+    if key.endswith(".npz") or os.sep in word or Path(word).is_file():
+        return npz.read(word, undirected=undirected)
+    raise UserError(f"{unknown('dataset', key, names())}; or give the path to a graph's .npz file")
+
+
+def _published(name: str, root: Path, *, undirected: bool) -> NodeDataset:
+    """Read our own copy if there is a good one, else the raw files, and keep a copy: PyG takes seconds to import."""
+    source = SOURCES[name]
+    raw.fetch(source, name, root)
+    mark = hashlib.sha256(f"{_CACHE_VERSION}|{raw.stamp(source, root)}".encode()).hexdigest()
+    copy = graph_cache() / f"{name}-{mark[:16]}.npz"
+    notes: list[str] = []
+    if copy.is_file():
+        try:
+            return npz.read(copy, name=name, undirected=undirected, published=source.published)
+        except UserError as error:
+            notes.append(f"read from the raw files: {error}")
+    data = raw.read(source, name, root)
+    dataset = from_pyg(data, name=name, undirected=undirected, published=source.published)
+    try:
+        npz.write(copy, dataset)
+    except UserError as error:
+        notes.append(f"not kept for a faster start: {error}")
+    return replace(dataset, notes=(*dataset.notes, *notes))

@@ -1,0 +1,183 @@
+"""A dataset, a protocol and a seed make the task that a number is reported on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import final
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from gnnkd.data.dataset import NodeDataset
+from gnnkd.data.features import row_normalised
+from gnnkd.errors import UserError, unknown
+from gnnkd.graph import split as splits
+from gnnkd.graph.split import Split
+from gnnkd.graph.structure import CSR, Graph
+from gnnkd.types import UNKNOWN, Batch
+
+PROTOCOLS = ("public", "given", "cpf", "random")
+SETTINGS = ("tran",)
+FEATURES = ("auto", "row", "raw")
+
+
+@final
+@dataclass(frozen=True)
+class NodeTask:
+    """Nodes to classify, and which of them train, validate and test.
+
+    Rows are the nodes of the task in the order of the full data; `index` holds their ids there. Class ids are those of
+    the dataset, so `n_classes` is the same on each split, even if a class does not occur in the largest component.
+    `features` says whether rows were normalised (`row`) or not (`raw`).
+    """
+
+    name: str
+    protocol: str
+    setting: str
+    seed: int
+    x: Tensor | CSR
+    y: Int[Tensor, " N"]
+    graph: Graph
+    split: Split
+    classes: tuple[int, ...]
+    index: Int[Tensor, " N"]
+    features: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def n_nodes(self) -> int:
+        """Number of nodes N."""
+        return self.y.numel()
+
+    @property
+    def n_features(self) -> int:
+        """Number of features D."""
+        return self.x.shape[1]
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes C of the dataset."""
+        return len(self.classes)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of node ids, edges, masks, protocol, setting and feature choice; not of labels or feature values.
+
+        Two tasks with the same fingerprint have the same rows: what was computed on one may be used on the other.
+        """
+        a = self.graph.adjacency
+        digest = hashlib.sha256(f"{self.protocol}|{self.setting}|{self.features}|{self.n_nodes}|{a.n_entries}".encode())
+        for ids in (self.index, a.rowptr, a.col):
+            digest.update(ids.cpu().numpy().astype("<i8").tobytes())
+        for mask in (self.split.train, self.split.val, self.split.test):
+            digest.update(mask.cpu().numpy().astype("u1").tobytes())
+        return digest.hexdigest()
+
+    def batch(self, labelled: Bool[Tensor, " N"]) -> Batch:
+        """All nodes at once; only the labels in `labelled` can be read."""
+        return Batch.of(self.x, self.y, self.graph, labelled, self.index)
+
+    def to(self, device: torch.device | str) -> NodeTask:
+        """The same task on `device`."""
+        return replace(
+            self,
+            x=self.x.to(device),
+            y=self.y.to(device),
+            graph=self.graph.to(device),
+            split=self.split.to(device),
+            index=self.index.to(device),
+        )
+
+
+def protocols(dataset: NodeDataset) -> list[str]:
+    """The protocols that a dataset has, its default first."""
+    published = [name for name, split in (("public", dataset.public), ("given", dataset.given)) if split is not None]
+    return [*published, "cpf", "random"]
+
+
+def task(
+    dataset: NodeDataset,
+    *,
+    protocol: str | None = None,
+    seed: int,
+    setting: str = "tran",
+    normalise: str = "auto",
+    fractions: Sequence[float] | None = None,
+) -> NodeTask:
+    """Split a dataset by a protocol.
+
+    Args:
+        protocol: `public` (the published masks), `given` (the masks in the data), `cpf` (largest component, 20 a class
+            train, 30 validate, the rest tests) or `random` (fractions of all nodes); by default the first that exists.
+        seed: 0 .. 2^32 - 1; `cpf` and `random` draw anew for each, the others do not depend on it.
+        setting: `tran`: all nodes and edges are seen in training.
+        normalise: `row` divides each row of features by its sum, `raw` leaves them; `auto` is `row` under `public`.
+        fractions: of training, validation and test, under `random` only; (.1, .1, .8) by default.
+
+    Raises:
+        UserError: an unknown word, a protocol that the dataset does not have, a class too small for `cpf`.
+    """
+    there = protocols(dataset)
+    protocol = (protocol or there[0]).lower()
+    setting, normalise = setting.lower(), normalise.lower()
+    for what, word, allowed in (("split", protocol, PROTOCOLS), ("setting", setting, SETTINGS)):
+        if word not in allowed:
+            raise unknown(what, word, allowed)
+    if normalise not in FEATURES:
+        raise unknown("feature normalisation", normalise, FEATURES)
+    if protocol not in there:
+        raise UserError(f"dataset '{dataset.name}' has no split '{protocol}'; it has {', '.join(there)}")
+    if fractions is not None and protocol != "random":
+        raise UserError(f"fractions are of the split 'random'; leave them out with '{protocol}', or use --split random")
+    index, notes = _nodes(dataset, protocol)
+    y = dataset.y[index]
+    form = ("row" if protocol == "public" else "raw") if normalise == "auto" else normalise
+    x, graph = _rows(dataset, index)
+    return NodeTask(
+        name=dataset.name,
+        protocol=protocol,
+        setting=setting,
+        seed=seed,
+        x=row_normalised(x, dataset.name) if form == "row" else x,
+        y=y,
+        graph=graph,
+        split=_split(dataset, protocol, y, seed, fractions),
+        classes=dataset.classes,
+        index=index,
+        features=form,
+        notes=(*dataset.notes, *notes),
+    )
+
+
+def _nodes(dataset: NodeDataset, protocol: str) -> tuple[Int[Tensor, " K"], list[str]]:
+    n = dataset.graph.n_nodes
+    if protocol != "cpf":
+        return torch.arange(n), []
+    ids = splits.largest_component(dataset.graph.edge_index, n)
+    notes = [f"largest component: {ids.numel()} of {n} nodes"] if ids.numel() < n else []
+    gone = len(dataset.classes) - len(set(dataset.y[ids].tolist()) - {UNKNOWN})
+    if gone:
+        notes.append(f"{gone} of {len(dataset.classes)} classes do not occur in it; class ids stay as they are")
+    return ids, notes
+
+
+def _rows(dataset: NodeDataset, index: Int[Tensor, " K"]) -> tuple[Tensor | CSR, Graph]:
+    x, graph = dataset.x, dataset.graph
+    if index.numel() == graph.n_nodes:
+        return x, graph
+    return x.select_rows(index) if isinstance(x, CSR) else x[index], graph.subgraph(index)
+
+
+def _split(
+    dataset: NodeDataset, protocol: str, y: Int[Tensor, " K"], seed: int, fractions: Sequence[float] | None
+) -> Split:
+    ready = {"public": dataset.public, "given": dataset.given}.get(protocol)
+    if ready is not None:
+        return ready
+    if protocol == "cpf":
+        return splits.cpf(y, seed, labels=dataset.classes)
+    return splits.random(y, seed, fractions or splits.FRACTIONS)

@@ -1,0 +1,1 @@
+"""Graphs and sparse matrices, and the pure functions on them."""

@@ -1,0 +1,218 @@
+"""The command line: `python -m gnnkd.main`. Modes, places and messages; no mathematics."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn, final
+
+from gnnkd.errors import UserError
+
+if TYPE_CHECKING:
+    from gnnkd.config import Request
+    from gnnkd.data.dataset import NodeDataset
+    from gnnkd.data.task import NodeTask
+    from gnnkd.places import Branch, Place
+    from gnnkd.train.progress import Progress
+
+
+@final
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, handled as Ctrl-C is."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code: 0, 2 (a user's mistake), 130 (Ctrl-C) or 143 (SIGTERM)."""
+    try:
+        with _terminable():
+            from gnnkd.config import parse
+
+            run(parse(sys.argv[1:] if argv is None else argv))
+    except SystemExit as done:  # --help and --version
+        return int(done.code or 0)
+    except UserError as mistake:
+        print(f"gnnkd: error: {' '.join(str(mistake).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as interrupt:
+        print("gnnkd: interrupted; the same command with --resume continues where it stopped", file=sys.stderr)
+        return 143 if isinstance(interrupt, Terminated) else 130
+    return 0
+
+
+def cli() -> NoReturn:
+    """The console script."""
+    sys.exit(main())
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    def stop(*_: object) -> NoReturn:
+        raise Terminated
+
+    try:
+        former = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not the main thread, which alone hears signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
+
+
+def run(request: Request) -> None:
+    """Do what is asked for, seed after seed.
+
+    Raises:
+        UserError: anything wrong with names, data or places.
+    """
+    from gnnkd import messages
+    from gnnkd.places import writable
+    from gnnkd.train.progress import progress
+
+    device = _device(request.device)
+    writable(request.out)
+    dataset = _load(request)
+    first = _task(request, dataset, request.seeds[0])
+    for note in first.notes:
+        _say(request, f"{first.name}: {note}")
+    if request.mode == "stu":
+        _check_teachers(request, _branch(request, first))
+    shown = progress(quiet=request.quiet)
+    results = []
+    for seed in request.seeds:
+        task = first if seed == first.seed else _task(request, dataset, seed)
+        results.append(_seed(request, task.to(device), shown))
+    if len(request.seeds) > 1:
+        print(messages.mean(results))
+
+
+# -- data and device -------------------------------------------------------------------------------------------
+
+
+def _device(name: str) -> str:
+    import torch
+
+    there = torch.cuda.is_available()
+    if name == "cuda" and not there:
+        raise UserError("device 'cuda' is not there: torch finds no GPU; use --device cpu or auto")
+    return "cuda" if there and name != "cpu" else "cpu"
+
+
+def _load(request: Request) -> NodeDataset:
+    from gnnkd.data.graphs import load
+
+    config = request.config
+    return load(config.dataset, root=request.data_root, undirected=config.data.undirected, k=config.data.k)
+
+
+def _task(request: Request, dataset: NodeDataset, seed: int) -> NodeTask:
+    from gnnkd.data.task import task
+
+    config = request.config
+    return task(
+        dataset,
+        protocol=config.split,
+        seed=seed,
+        setting=config.setting,
+        normalise=config.data.normalise,
+        fractions=config.data.fractions,
+    )
+
+
+# -- places ----------------------------------------------------------------------------------------------------
+
+
+def _branch(request: Request, task: NodeTask) -> Branch:
+    from gnnkd.places import Branch
+
+    return Branch.of(request.out, task.name, task.protocol, task.setting, request.config.teacher_model)
+
+
+def _teacher_of(request: Request, branch: Branch, seed: int) -> Place:
+    """The teacher that a student of this seed learns from when nothing is trained: the tagged one if it is there."""
+    tagged = branch.teacher(seed, request.tag)
+    return tagged if tagged.finished else branch.teacher(seed)
+
+
+def _check_teachers(request: Request, branch: Branch) -> None:
+    from gnnkd.messages import teacher_command
+
+    teachers = {seed: _teacher_of(request, branch, seed) for seed in request.seeds}
+    missing = [seed for seed, place in teachers.items() if not place.finished]
+    if missing:
+        folder = branch.teacher(missing[0]).folder
+        which = folder if len(missing) == 1 else f"{folder.parent}, seeds {', '.join(map(str, missing))}"
+        started = any(branch.teacher(seed).checkpoint.exists() for seed in missing)
+        raise UserError(
+            f"no finished teacher in {which}; make it with: {teacher_command(request, missing, resume=started)}"
+        )
+
+
+# -- one seed --------------------------------------------------------------------------------------------------
+
+
+def _seed(request: Request, task: NodeTask, shown: Progress) -> dict[str, Any]:
+    """Both stages of one seed, or the one asked for; the result of the last."""
+    from gnnkd.places import check_teacher
+
+    branch, wanted = _branch(request, task), request.config.describe_teacher(task)
+    if request.mode == "stu":
+        teacher = _teacher_of(request, branch, task.seed)
+        there = check_teacher(teacher, wanted, request.config.given)
+    else:
+        teacher = _place_of_teacher(request, branch, task.seed, wanted)
+        # A plain teacher is not trained anew for every student with a tag of its own.
+        own = teacher == branch.teacher(task.seed, request.tag)
+        result = _stage(request, task, teacher, wanted, shown, overwrite=request.overwrite and own)
+        there = wanted
+    return result if request.mode == "tea" else _student(request, task, branch, teacher, there, shown)
+
+
+def _place_of_teacher(request: Request, branch: Branch, seed: int, wanted: dict[str, Any]) -> Place:
+    """`teacher@tag` with a tag, unless a student follows and the plain teacher is finished and the same."""
+    from gnnkd.places import differences, read_json
+
+    untagged = branch.teacher(seed)
+    if not request.tag or request.mode == "tea":
+        return branch.teacher(seed, request.tag)
+    same = untagged.finished and untagged.config.exists() and not differences(read_json(untagged.config), wanted)
+    return untagged if same else branch.teacher(seed, request.tag)
+
+
+def _student(
+    request: Request, task: NodeTask, branch: Branch, teacher: Place, there: dict[str, Any], shown: Progress
+) -> dict[str, Any]:
+    config = request.config
+    base = config.base if config.base_given else None
+    place = branch.student(task.seed, config.student_model, config.method, teacher, base=base, tag=request.tag)
+    return _stage(request, task, place, config.describe_student(task, there), shown, overwrite=request.overwrite)
+
+
+def _stage(
+    request: Request, task: NodeTask, place: Place, description: dict[str, Any], shown: Progress, *, overwrite: bool
+) -> dict[str, Any]:
+    """Train one network unless it is there already, and print its result."""
+    from gnnkd import api, messages
+    from gnnkd.places import claim, read_json, summarise
+
+    if claim(place, description, resume=request.resume, overwrite=overwrite):
+        run_stage = api.run_teacher if place.teacher is None else api.run_student
+        result = run_stage(task, request.config, place, resume=request.resume, progress=shown)
+    else:
+        _say(request, f"{place.folder} is finished, with the same configuration: reused (--overwrite runs it again)")
+        result = read_json(place.result)
+    summarise(place)
+    print(messages.line(result, place.folder))
+    return result
+
+
+def _say(request: Request, text: str) -> None:
+    if not request.quiet:
+        print(text, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,108 @@
+"""A trained network with what it needs to be used again: classes, feature preparation, constructor options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from gnnkd import nn
+from gnnkd.data.features import row_normalised
+from gnnkd.errors import UserError
+from gnnkd.graph.structure import CSR, Graph
+from gnnkd.train import checkpoint
+
+FORMAT = 1
+
+
+@final
+@dataclass(frozen=True)
+class Predictor:
+    """Predicts classes from features, and from a graph where the network passes messages.
+
+    Args:
+        network: in eval mode.
+        name: of the network, a key of `nn.MODELS`.
+        options: of its constructor.
+        classes: original label of each class id.
+        features: "row" if features are divided by their row sum, "raw" if not.
+    """
+
+    network: nn.Network
+    name: str
+    options: Mapping[str, Any]
+    classes: tuple[int, ...]
+    features: str
+    n_features: int
+
+    def logits(self, x: Tensor | np.ndarray | CSR, graph: Graph | Tensor | None = None) -> Float[Tensor, "N C"]:
+        """Logits of rows `x` [N, D]; `graph` (a `Graph` or an edge list [2, E]) for networks that pass messages.
+
+        Raises:
+            UserError: rows of another width, or a missing graph.
+        """
+        rows = x if isinstance(x, (Tensor, CSR)) else torch.as_tensor(np.asarray(x))
+        if len(rows.shape) != 2 or rows.shape[1] != self.n_features:
+            raise UserError(f"x has shape {tuple(rows.shape)}; this network reads rows of {self.n_features} features")
+        if graph is None and nn.needs_graph(self.name):
+            raise UserError(f"a {self.name} network predicts along edges: give edge_index [2, E] as the second argument")
+        device = next(self.network.parameters()).device
+        rows = rows.to(device) if isinstance(rows, CSR) else rows.to(device, torch.float32)
+        if self.features == "row":
+            rows = row_normalised(rows, "x")
+        self.network.eval()
+        with torch.no_grad():
+            return self.network(rows, None if graph is None else graph.to(device)).logits
+
+    def predict_proba(self, x: Tensor | np.ndarray | CSR, graph: Graph | Tensor | None = None) -> Float[Tensor, "N C"]:
+        """Probability of each class, columns in the order of `classes`."""
+        return self.logits(x, graph).softmax(dim=1)
+
+    def predict(self, x: Tensor | np.ndarray | CSR, graph: Graph | Tensor | None = None) -> Int[Tensor, " N"]:
+        """Most probable class of each row, as a label of the training data."""
+        found = self.logits(x, graph).argmax(dim=1)
+        return torch.tensor(self.classes, device=found.device)[found]
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of trainable parameters."""
+        return sum(p.numel() for p in self.network.parameters())
+
+    def save(self, folder: Path | str) -> None:
+        """Write `model.safetensors` into `folder`; `load` needs nothing else."""
+        meta = {
+            "format": FORMAT,
+            "model": self.name,
+            "options": dict(self.options),
+            "classes": list(self.classes),
+            "features": self.features,
+            "n_features": self.n_features,
+        }
+        checkpoint.save(Path(folder) / "model.safetensors", self.network.state_dict(), meta)
+
+
+def load(folder: Path | str) -> Predictor:
+    """The network saved in `folder` (or the file itself); executes no code.
+
+    Raises:
+        UserError: no such file, or one that gnnkd did not write.
+    """
+    file = Path(folder)
+    file = file / "model.safetensors" if file.is_dir() else file
+    tensors, meta = checkpoint.load(file)
+    if meta.get("format") != FORMAT:
+        raise UserError(f"{file} was not written by this version of gnnkd")
+    network = nn.MODELS[meta["model"]](meta["n_features"], len(meta["classes"]), **meta["options"])
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError:
+        raise UserError(f"{file} holds other tensors than its description says; train it again") from None
+    network.eval()
+    classes = tuple(meta["classes"])
+    return Predictor(network, meta["model"], meta["options"], classes, meta["features"], meta["n_features"])

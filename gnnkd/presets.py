@@ -1,0 +1,46 @@
+"""Settings of networks by dataset, protocol and model; flags, `--set` and a file beat them.
+
+They belong to the data and the network, never to the method: a method and its baselines share them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+ANY = "*"
+Settings = dict[str, Any]
+
+TEACHERS: dict[tuple[str, str, str], Settings] = {
+    (ANY, ANY, "gcn"): {"layers": 3, "width": 256, "dropout": 0.5},
+    (ANY, ANY, "sage"): {"layers": 3, "width": 256, "dropout": 0.5},
+}
+"""By dataset, protocol and model; a later entry that matches beats an earlier one, option by option."""
+
+STUDENTS: dict[tuple[str, str, str], Settings] = {
+    (ANY, ANY, "mlp"): {"layers": 2, "width": 64},
+    (ANY, ANY, "gcn"): {"layers": 2, "width": 64},
+    (ANY, ANY, "sage"): {"layers": 2, "width": 64},
+    # Zhang et al., "Graph-less neural networks", ICLR 2022: the tuned students of its first table.
+    ("cora", ANY, "mlp"): {"layers": 2, "width": 128, "lr": 0.01, "weight_decay": 0.005, "dropout": 0.6},
+    ("citeseer", ANY, "mlp"): {"layers": 2, "width": 128, "lr": 0.01, "weight_decay": 0.001, "dropout": 0.1},
+    ("pubmed", ANY, "mlp"): {"layers": 2, "width": 128, "lr": 0.005, "weight_decay": 0.0, "dropout": 0.4},
+    ("amazon-photo", ANY, "mlp"): {"layers": 2, "width": 128, "lr": 0.005, "weight_decay": 0.002, "dropout": 0.3},
+}
+"""As `TEACHERS`."""
+
+
+def preset(dataset: str, protocol: str, teacher: str, student: str) -> dict[str, Settings]:
+    """The groups `teacher` and `student` of a run; `dataset` may be any name or path."""
+    name = dataset.lower().replace("_", "-")
+    return {
+        "teacher": _matching(TEACHERS, (name, protocol, teacher)),
+        "student": _matching(STUDENTS, (name, protocol, student)),
+    }
+
+
+def _matching(table: dict[tuple[str, str, str], Settings], key: tuple[str, str, str]) -> Settings:
+    found: Settings = {}
+    for pattern, settings in table.items():
+        if all(want in (ANY, have) for want, have in zip(pattern, key, strict=True)):
+            found |= settings
+    return found

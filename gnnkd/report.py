@@ -1,0 +1,106 @@
+"""Results of finished runs as a table, and one run's history as a picture: `python -m gnnkd.report runs/digits`."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+from gnnkd.errors import UserError
+from gnnkd.places import read_json, shared
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Result = Mapping[str, Any]
+
+
+@final
+@dataclass(frozen=True)
+class Row:
+    """One configuration: its folder's name, and the results of its seeds."""
+
+    name: str
+    results: tuple[Result, ...]
+
+    @property
+    def order(self) -> tuple[Any, ...]:
+        """Teachers first, then the plain student, then methods by name."""
+        first = self.results[0]
+        student = first["student_model"]
+        where = (first["dataset"], first["protocol"], first["setting"], first["teacher_model"])
+        return (*where, student is not None, student or "", first["method"] != "supervised", self.name)
+
+
+def rows(folder: Path) -> list[Row]:
+    """All finished runs under `folder`, seeds of one configuration together.
+
+    Raises:
+        UserError: there is none, or a file is damaged.
+    """
+    found: dict[tuple[Path, str], list[Result]] = {}
+    for file in sorted(folder.rglob("result.json")):
+        result = read_json(file)
+        same = json.dumps(shared(result["config"]), sort_keys=True)
+        found.setdefault((file.parent.parent, same), []).append(result)
+    if not found:
+        raise UserError(f"no result.json under {folder}; run `python -m gnnkd.main` first")
+    grouped = [Row(place.name, tuple(results)) for (place, _), results in found.items()]
+    return sorted(grouped, key=lambda row: row.order)
+
+
+def table(found: Iterable[Row]) -> Table:
+    """Accuracy on the test nodes (mean +- standard deviation with ddof 1 over seeds), parameters, mean seconds."""
+    from rich import box
+    from rich.table import Table
+
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for head in ("dataset", "protocol", "method", "teacher", "student"):
+        shown.add_column(head)
+    for head in ("test accuracy %", "seeds", "parameters", "seconds"):
+        shown.add_column(head, justify="right")
+    for row in found:
+        shown.add_row(*_cells(row))
+    return shown
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    first = row.results[0]
+    accuracies = [100 * result["test_acc"] for result in row.results]
+    spread = f" +- {statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
+    return (
+        first["dataset"],
+        f"{first['protocol']}-{first['setting']}",
+        row.name,
+        first["teacher_model"],
+        first["student_model"] or "",
+        f"{statistics.fmean(accuracies):.2f}{spread}",
+        str(len(accuracies)),
+        f"{first['n_parameters']:,}",
+        f"{statistics.fmean(result['seconds'] for result in row.results):.1f}",
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the table of the folder named on the command line; returns the exit code."""
+    folders = sys.argv[1:] if argv is None else list(argv)
+    try:
+        if len(folders) != 1 or folders[0].startswith("-"):
+            raise UserError("usage: python -m gnnkd.report FOLDER, as in runs or runs/digits")
+        found = rows(Path(folders[0]))
+    except UserError as mistake:
+        print(f"gnnkd: error: {mistake}", file=sys.stderr)
+        return 2
+    from rich.console import Console
+
+    # Outside a terminal rich takes 80 columns and would cut the table.
+    Console(width=None if sys.stdout.isatty() else 140).print(table(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""What every test stands on: shapes in annotations are checked, and torch uses one thread."""
+
+from __future__ import annotations
+
+import sys
+import typing
+from collections.abc import Callable
+from typing import Any
+
+import beartype
+import jaxtyping
+import pytest
+import typing_extensions
+
+# The rooms where tensors live. Above them, annotations name classes that are imported late, so that --help answers at once.
+ROOMS = ("data", "distillers", "graph", "metrics", "nn", "optimizers", "predictor", "stages", "train", "types")
+
+# jaxtyping hands over one method at a time, where beartype cannot know what Self is; it counts as any object there.
+# An int is a float, as type checkers have it.
+_CONF = beartype.BeartypeConf(
+    hint_overrides=beartype.FrozenDict({typing_extensions.Self: object}), is_pep484_tower=True
+)
+
+
+def checked(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` with arguments and result checked; protocols beside it are made checkable, by their members' names."""
+    for value in list(vars(sys.modules[function.__module__]).values()):
+        if isinstance(value, type) and value is not typing.Protocol and getattr(value, "_is_protocol", False):
+            typing.runtime_checkable(value)
+    return beartype.beartype(conf=_CONF)(function)
+
+
+# Before the first import of the package: every call of a function is checked from here on.
+sys.modules["gnnkd_conftest"] = sys.modules[__name__]
+jaxtyping.install_import_hook([f"gnnkd.{room}" for room in ROOMS], "gnnkd_conftest.checked")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """One thread: sums in one order, and no quarrel between two test processes."""
+    import torch
+
+    torch.set_num_threads(1)

@@ -1,0 +1,46 @@
+"""What the README tells people to type exists."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from gnnkd.config import parse
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
+COMMANDS = [line for kind, block in BLOCKS if kind == "bash" for line in block.splitlines()]
+RUNS = [line for line in COMMANDS if line.startswith("python -m gnnkd.main")]
+
+
+def test_the_readme_has_commands() -> None:
+    assert len(RUNS) >= 5
+
+
+@pytest.mark.parametrize("line", RUNS)
+def test_every_run_in_the_readme_parses(line: str) -> None:
+    parse(shlex.split(line, comments=True)[3:])
+
+
+def test_the_scripts_in_the_readme_exist_and_can_run() -> None:
+    scripts = re.findall(r"^bash (\S+)", "\n".join(COMMANDS), flags=re.MULTILINE)
+    assert set(scripts) == {"scripts/quickstart.sh", "scripts/test.sh"}
+    assert all(os.access(ROOT / script, os.X_OK) for script in scripts)
+
+
+def test_links_within_the_repository_lead_somewhere() -> None:
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_yaml_in_the_readme_is_a_configuration(tmp_path: Path) -> None:
+    (block,) = [block for kind, block in BLOCKS if kind == "yaml"]
+    file = tmp_path / "run.yml"
+    file.write_text(block, encoding="utf-8")
+    config = parse(["--config", str(file)]).config
+    assert (config.method, config.base, config.student["width"], config.teacher_train.lr) == ("dgd", "kd", 128, 0.005)
