@@ -110,7 +110,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="gnnkd",
         usage="python -m gnnkd.main [--dataset NAME] [--mode tea|stu|tea/stu] [--method NAME] [flags]",
         description="Train a graph network as a teacher, and distil it into a small student.",
-        epilog="Options by group (data teacher student method train): see docs/options.md; `train.X` sets both stages.",
+        epilog="Groups of options: data teacher student method train; `train.X` sets both stages. An unknown option is "
+        "answered with those that there are.",
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )

@@ -64,9 +64,9 @@ def _panels(history: History, best_epoch: int | None) -> list[Panel]:
     )
     panels = [_accuracy(history, best_epoch)]
     if terms:
-        panels.append(_sizes(history, terms, "loss on training nodes (nats)"))
+        panels.append(_losses(history, terms))
     if biases:
-        panels.append(_sizes(history, biases, "size of the bias / size of the gradient"))
+        panels.append(_biases(history, biases))
     return panels + [_imitation(history, weight, keys) for weight in weights]
 
 
@@ -80,7 +80,8 @@ def _lines(axes: Axes, history: History, named: Iterable[tuple[str, str]]) -> No
         epochs, values = _series(history, key)
         style: dict[str, Any] = {"color": COLOURS[i % len(COLOURS)], "linestyle": STYLES[i % len(STYLES)]}
         axes.plot(epochs, values, linewidth=1.4, label=name, **style)
-    axes.legend(fontsize=8, frameon=False)
+    # Above the axes, where no line can run through it.
+    axes.legend(fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
 
 
 def _accuracy(history: History, best_epoch: int | None) -> Panel:
@@ -89,20 +90,33 @@ def _accuracy(history: History, best_epoch: int | None) -> Panel:
         axes.plot(epochs, [100 * value for value in values], color=COLOURS[0], linewidth=1.4)
         axes.set_ylabel("validation accuracy (%)")
         if best_epoch is not None:
-            axes.axvline(best_epoch, color=COLOURS[-1], linewidth=1, linestyle=":", label=f"kept: epoch {best_epoch}")
-            axes.legend(fontsize=8, frameon=False, loc="lower right")
+            axes.axvline(best_epoch, color=COLOURS[-1], linewidth=1, linestyle=":")
+            axes.set_title(f"kept: epoch {best_epoch}", fontsize=9)
 
     return panel
 
 
-def _sizes(history: History, keys: list[str], label: str) -> Panel:
-    """Positive quantities, on a logarithmic axis unless one of them reaches zero."""
+def _losses(history: History, terms: list[str]) -> Panel:
+    """Loss terms, on a logarithmic axis unless one of them reaches zero."""
 
     def panel(axes: Axes) -> None:
-        _lines(axes, history, [(key, key.removeprefix("bias/")) for key in keys])
-        if all(value > 0 for key in keys for value in _series(history, key)[1]):
+        _lines(axes, history, [(term, term) for term in terms])
+        values = [value for term in terms for value in _series(history, term)[1]]
+        if min(values, default=0) > 0:
             axes.set_yscale("log")
-        axes.set_ylabel(label)
+            axes.yaxis.set_major_formatter("{x:g}")
+            # Powers of ten alone would leave a short axis without a number.
+            axes.yaxis.set_minor_formatter("{x:g}" if max(values) < 30 * min(values) else "")
+        axes.set_ylabel("loss term (nats)")
+
+    return panel
+
+
+def _biases(history: History, keys: list[str]) -> Panel:
+    def panel(axes: Axes) -> None:
+        _lines(axes, history, [(key, key.removeprefix("bias/")) for key in keys])
+        axes.set_ylim(bottom=0)
+        axes.set_ylabel("size of bias / size of gradient")
 
     return panel
 
@@ -112,8 +126,7 @@ def _imitation(history: History, weight: str, keys: list[str]) -> Panel:
         named = [(f"imitation/{weight}/{kind}", kind) for kind in KINDS]
         _lines(axes, history, [(key, kind) for key, kind in named if key in keys])
         axes.axhline(0, color="0.6", linewidth=0.8)
-        axes.set_ylim(-0.2, 1.02)
-        axes.set_ylabel("cosine with the target")
-        axes.set_title(f"imitation, {weight}", fontsize=9)
+        axes.set_ylim(top=1.02)
+        axes.set_ylabel(f"imitation (cosine)\n{weight}")
 
     return panel

@@ -1,4 +1,4 @@
-"""An optimizer's state as flat tensors, so that checkpoints need no pickle."""
+"""Giving gradients to an optimizer, and its state as flat tensors, so that checkpoints need no pickle."""
 
 from __future__ import annotations
 
@@ -6,6 +6,15 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+
+
+def assign(param: Tensor, gradient: Tensor | None) -> None:
+    """Set `param.grad`, laid out in memory as the parameter is.
+
+    `torch.autograd.grad` may return a transposed view; the fused optimizers read memory in the parameter's order and
+    would pair every weight with another one's gradient, without a word.
+    """
+    param.grad = None if gradient is None else gradient.contiguous()
 
 
 def flat(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -236,7 +236,10 @@ def check_teacher(teacher: Place, wanted: Mapping[str, Any], given: frozenset[st
         if key.startswith("data.") or key == "teacher_model" or key in given
     ]
     if changed:
-        raise UserError(f"the teacher in {teacher.folder} is another one: {said(changed)}; {retrain}")
+        raise UserError(
+            f"the teacher in {teacher.folder} is another one: {said(changed)}; leave that out "
+            f"(student.X sets the student alone), or {retrain}"
+        )
     return there
 
 

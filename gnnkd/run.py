@@ -125,6 +125,7 @@ def resolve(
     teacher_model = options.word("teacher model", teacher_model, nn.MODELS)
     student_model = options.word("student model", student_model, nn.MODELS)
     method = options.word("method", method, distillers.methods())
+    _check_both(levels, teacher_model, student_model)
     low = preset(dataset, split or _natural_split(dataset), teacher_model, student_model)
     groups = options.layered((low, *levels))
     said = options.layered(levels)
@@ -155,6 +156,14 @@ def _given(said: Groups, *, wraps: bool) -> frozenset[str]:
     """What the user said, by the keys of a description; generators matter only to a method that reads them."""
     names = {f"{group}.{name}" for group, values in said.items() for name in values}
     return frozenset(names | ({f"generators.{name}" for name in said["method"]} if wraps else set()))
+
+
+def _check_both(levels: tuple[Groups, ...], teacher_model: str, student_model: str) -> None:
+    """Mistakes in the group `train` are named as such, before its options are handed to the two stages."""
+    of_teacher, of_student = options.of(nn.MODELS[teacher_model]), options.of(nn.MODELS[student_model])
+    common = {name: option for name, option in of_teacher.items() if name in of_student}
+    for level in levels:
+        options.checked("train", level.get("train", {}), common | options.of(TrainSettings))
 
 
 def _natural_split(dataset: str) -> str:

@@ -15,12 +15,13 @@ import json
 import platform
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from sample_graphs import FEATURES, SIZES, random_features, random_graph
-from timing import medians, peak_bytes, table
+from timing import Work, medians, peak_bytes, table
 from torch import Tensor
 
 from gnnkd.graph import normalise
@@ -29,7 +30,7 @@ from gnnkd.graph.structure import CSR, SPARSE_BELOW, Graph
 from gnnkd.nn.linear import linear
 
 Kernel = Callable[[Tensor], Tensor]
-OURS = "gnnkd"
+OURS, FLOOR = "gnnkd", "floor (copy)"
 DENSITIES = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
 REAL = {"cora": "cora", "photo": "amazon-photo"}
 
@@ -70,17 +71,16 @@ def measure_kernels(args: argparse.Namespace, device: torch.device) -> Iterator[
     """One row for each graph and path."""
     for name, graph in graphs(args):
         graph = graph.to(device)
-        x = torch.randn(graph.n_nodes, args.features, device=device, requires_grad=True)
-        slope = torch.randn(graph.n_nodes, args.features, device=device)
-        ways = kernels(graph)
-        forward = {way: lambda f=f: f(x.detach()) for way, f in ways.items()}
-        both = {way: lambda f=f: torch.autograd.grad(f(x), x, slope) for way, f in ways.items()}
+        x = torch.randn(graph.n_nodes, args.features, device=device)
+        slope, ways = torch.randn_like(x), kernels(graph)
+        check(ways, x)
+        forward: dict[str, Work] = {way: partial(f, x) for way, f in ways.items()}
+        both: dict[str, Work] = {way: partial(forward_backward, f, x, slope) for way, f in ways.items()}
         memory = {way: peak_bytes(work, device) for way, work in both.items()}
-        check(ways, x.detach())
-        moved = torch.empty(bytes_touched(graph.adjacency, args.features) // 8, device=device).normal_()
-        into = torch.empty_like(moved)  # a copy reads and writes: half the bytes are enough
-        forward["floor (copy)"] = lambda moved=moved, into=into: into.copy_(moved)
-        both["floor (copy)"] = lambda moved=moved, into=into: (into.copy_(moved), into.copy_(moved))
+        # A copy reads and writes, so half the bytes are enough; backward touches as many again.
+        moved = torch.ones(bytes_touched(graph.adjacency, args.features) // 8, device=device)
+        forward[FLOOR] = partial(torch.empty_like(moved).copy_, moved)
+        both[FLOOR] = partial(torch.empty(2 * moved.numel(), device=device).copy_, moved.repeat(2))
         repeats = args.repeats or max(3, min(50, 5_000_000 // graph.n_edges))
         fast = medians(forward, repeats=repeats, device=device)
         slow = medians(both, repeats=repeats, device=device)
@@ -95,6 +95,13 @@ def measure_kernels(args: argparse.Namespace, device: torch.device) -> Iterator[
                 "peak_mb": memory[way] / 2**20 if way in memory else None,
                 "repeats": repeats,
             }
+
+
+def forward_backward(f: Kernel, x: Tensor, slope: Tensor) -> Tensor:
+    """The gradient of `<f(x), slope>` by `x`."""
+    x = x.detach().requires_grad_()
+    (by_x,) = torch.autograd.grad(f(x), x, slope)
+    return by_x
 
 
 def check(ways: dict[str, Kernel], x: Tensor) -> None:
@@ -119,14 +126,14 @@ def graphs(args: argparse.Namespace) -> Iterator[tuple[str, Graph]]:
 def measure_density(args: argparse.Namespace, device: torch.device) -> Iterator[dict[str, object]]:
     """A first layer of 256 units, forward and backward by its weight, on features of growing density."""
     n, width = SIZES["cora"][0], FEATURES["cora"][0]
-    weight = torch.randn(256, width, device=device, requires_grad=True)
+    weight = torch.randn(256, width, device=device)
     slope = torch.randn(n, 256, device=device)
     for density in DENSITIES:
         sparse = random_features(n, width, density).to(device)
         dense = sparse.dense()
-        work = {
-            "dense": lambda x=dense: torch.autograd.grad(F.linear(x, weight), weight, slope),
-            "sparse": lambda x=sparse: torch.autograd.grad(linear(x, weight), weight, slope),
+        work: dict[str, Work] = {
+            "dense": partial(forward_backward, partial(F.linear, dense), weight, slope),
+            "sparse": partial(forward_backward, partial(linear, sparse), weight, slope),
         }
         times = medians(work, repeats=args.repeats or 15, device=device)
         yield {"density": density, **times, "ratio": times["dense"] / times["sparse"]}
@@ -155,9 +162,11 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    warnings.filterwarnings("ignore", message="Sparse (CSR tensor support is in beta state|invariant checks are implicitly)")
+    warnings.filterwarnings(
+        "ignore", message="Sparse (CSR tensor support is in beta state|invariant checks are implicitly)"
+    )
     device = torch.device(args.device)
-    print(f"torch {torch.__version__}, {platform.machine()}, {device}, {args.threads} threads, SPARSE_BELOW {SPARSE_BELOW}\n")
+    print(f"torch {torch.__version__}, {platform.machine()}, {device}, {args.threads} threads, {SPARSE_BELOW = }\n")
     found = {}
     for section in args.sections.split(","):
         found[section] = list(SECTIONS[section](args, device))

@@ -1,4 +1,4 @@
-"""Time of a training step (forward, cross entropy, backward, Adam) of a 3 x 256 GCN, ours and PyG's of the same mathematics.
+"""Time of a training step (forward, cross entropy, backward, Adam) of 3 x 256 networks, ours and PyG's of equal form.
 
     python scripts/bench_step.py --data_root ../shared/data --threads 2
 
@@ -65,9 +65,16 @@ def sample(size: str, args: argparse.Namespace) -> Sample:
         graph = Graph.from_edge_index(random_graph(size).edge_index, random_graph(size).n_nodes)
         x = random_features(graph.n_nodes, width, density)
         y = torch.randint(classes, (graph.n_nodes,))
-    x = x if isinstance(x, CSR) and x.density < SPARSE_BELOW else x.dense() if isinstance(x, CSR) else x
+    if isinstance(x, CSR) and x.density >= SPARSE_BELOW:
+        x = x.dense()
     device = torch.device(args.device)
-    return Sample(NAMES[size] if args.data_root else f"random, size of {size}", x.to(device), y.to(device), graph.to(device), classes)
+    return Sample(
+        NAMES[size] if args.data_root else f"random, size of {size}",
+        x.to(device),
+        y.to(device),
+        graph.to(device),
+        classes,
+    )
 
 
 def training(model: nn.Module, logits: Callable[[], Tensor], data: Sample) -> Step:
@@ -162,7 +169,13 @@ def dropout_section(args: argparse.Namespace) -> Iterator[Row]:
         times = medians(works, repeats=args.repeats, device=device)
         for way, ms in times.items():
             ns = 1e6 * ms / x.numel()
-            yield {"step": "dropout", "shape": f"{rows} x {WIDTH}", "path": way, "ns_each": ns, "ratio": ms / times[OURS]}
+            yield {
+                "step": "dropout",
+                "shape": f"{rows} x {WIDTH}",
+                "path": way,
+                "ns_each": ns,
+                "ratio": ms / times[OURS],
+            }
 
 
 SECTIONS: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
@@ -186,8 +199,13 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    warnings.filterwarnings("ignore", message="Sparse (CSR tensor support is in beta state|invariant checks are implicitly)")
-    print(f"torch {torch.__version__}, {platform.machine()}, {args.device}, {args.threads} threads, medians of {args.repeats}\n")
+    warnings.filterwarnings(
+        "ignore", message="Sparse (CSR tensor support is in beta state|invariant checks are implicitly)"
+    )
+    print(
+        f"torch {torch.__version__}, {platform.machine()}, {args.device}, {args.threads} threads, "
+        f"median of {args.repeats}\n"
+    )
     found = {}
     for section in args.sections.split(","):
         found[section] = list(SECTIONS[section](args))

@@ -3,8 +3,11 @@
 # Arguments go to every run, for example: bash scripts/quickstart.sh --seeds 3
 source "$(dirname "${BASH_SOURCE[0]}")/_venv.sh"
 
+# Matrices this small gain nothing from more threads, and two threads on a busy machine wait for each other for minutes.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+
 run() {
-    "$python" -m gnnkd.main --dataset digits --teacher_model gcn --student_model mlp --out runs "$@"
+    "$python" -m gnnkd.main --dataset digits --teacher_model gcn --student_model mlp --out runs --resume "$@"
 }
 
 run --mode tea "$@"

@@ -12,7 +12,7 @@ import jaxtyping
 import pytest
 import typing_extensions
 
-# The rooms where tensors live. Above them, annotations name classes that are imported late, so that --help answers at once.
+# The rooms where tensors live. Above them, annotations name classes that are imported late, for a fast --help.
 ROOMS = ("data", "distillers", "graph", "metrics", "nn", "optimizers", "predictor", "stages", "train", "types")
 
 # jaxtyping hands over one method at a time, where beartype cannot know what Self is; it counts as any object there.

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from ..types import Operand
 from .kernels import neighbour_sum
-from .pattern import Pattern
 from .sketch import sketch
 from .structure import CSR
 
@@ -55,7 +54,7 @@ class Channels:
         if "columns" in tensors:
             return Channels(tensors["columns"])
         n, m = tensors["shape"].tolist()
-        columns = CSR(Pattern(tensors["rowptr"], tensors["col"], (n, m)), tensors["value"])
+        columns = CSR(tensors["rowptr"], tensors["col"], tensors["value"], (n, m))
         return Channels(columns, tensors.get("mean"), tensors.get("scale"))
 
     def project(self, weight: Float[Tensor, "M A"]) -> Float[Tensor, "D A"]:

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     import scipy.sparse
 
 SPARSE_BELOW = 0.2
-"""Share of non-zero features below which a dense matrix is worth keeping as `CSR` (`scripts/bench_kernels.py`)."""
+"""Share of non-zero features below which a dense matrix is worth keeping as `CSR`.
+
+Measured by `scripts/bench_kernels.py --sections density` (2708 x 1433 features, 256 units, forward and backward):
+sparse is 15 times faster at 0.01, 5 at 0.05, 1.4 to 1.9 at 0.2, as fast at 0.3, half as fast at 0.5.
+"""
 
 
 @final

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ..distillers.base import Distiller, Gradients, Look, plain_gradients
+from ..optimizers import assign
 from ..types import Batch, Output, Step
 
 
@@ -35,7 +36,7 @@ def update(
     terms = distiller.loss(batch, output, teacher, step)
     found = distiller.gradients(terms, params, batch, output, step)
     for name, p in params.items():
-        p.grad = found.get(name)
+        assign(p, found.get(name))
     optimizer.step()
     return {name: t.detach() for name, t in terms.items()} | dict(distiller.diagnostics())
 

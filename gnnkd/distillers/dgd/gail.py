@@ -25,7 +25,7 @@ from ...graph.channels import Channels, channels
 from ...graph.sketch import sketch_matrix
 from ...graph.structure import CSR
 from ...nn.agent import Discriminator, Generator
-from ...optimizers import flat, unflatten
+from ...optimizers import assign, flat, unflatten
 from ...types import Batch, Operand, Output, Step
 from ..base import Gradients, Look, Watcher
 from .bank import Bank, Copy, Layers
@@ -259,6 +259,6 @@ def _descend(optimizer: torch.optim.Optimizer, losses: list[Tensor]) -> Float[Te
     loss = torch.stack(losses).mean()
     params = [p for group in optimizer.param_groups for p in group["params"]]
     for p, g in zip(params, torch.autograd.grad(loss, params, allow_unused=True), strict=True):
-        p.grad = g
+        assign(p, g)
     optimizer.step()
     return loss.detach()

@@ -1,0 +1,196 @@
+"""The command line's contract: names, precedence, types, and one clear line for every mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gnnkd.config import parse
+from gnnkd.errors import UserError
+from gnnkd.run import resolve
+
+
+def _file(folder: Path, text: str) -> str:
+    path = folder / "run.yml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_defaults_are_those_of_the_contract() -> None:
+    request = parse([])
+    config = request.config
+    names = (config.dataset, config.teacher_model, config.student_model, config.method, request.mode)
+    assert names == ("digits", "gcn", "mlp", "dgd", "tea/stu")
+    assert (str(request.out), request.seeds, request.tag, request.device) == ("runs", (0,), None, "auto")
+    assert (config.base, config.base_given, config.setting, config.split) == ("glnn", False, "tran", None)
+    assert (config.teacher["layers"], config.teacher["width"], config.teacher["dropout"]) == (3, 256, 0.5)
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--teacher_model", "sage", "--student_model", "gcn", "--data_root", "d"],
+        ["--teacher-model", "SAGE", "--student-model", "Gcn", "--data-root", "d"],
+        ["--teacher=sage", "--STUDENT=GCN", "--Data-Root=d"],
+        ["--set", "teacher=sage", "student.name=gcn", "data_root=d"],
+    ],
+)
+def test_dashes_case_and_short_forms_say_the_same(argv: list[str]) -> None:
+    request = parse(argv)
+    assert (request.config.teacher_model, request.config.student_model, request.data_root) == ("sage", "gcn", "d")
+
+
+@pytest.mark.parametrize(
+    ("argv", "seeds"),
+    [
+        (["--seed", "3"], (3,)),
+        (["--seeds", "3"], (0, 1, 2)),
+        (["--seeds", "10-12"], (10, 11, 12)),
+        (["--seeds", "7,3"], (7, 3)),
+        (["--set", "seeds=[4, 2]"], (4, 2)),
+        (["--set", "seeds=5", "--seed", "1"], (1,)),
+    ],
+)
+def test_seeds(argv: list[str], seeds: tuple[int, ...]) -> None:
+    assert parse(argv).seeds == seeds
+
+
+def test_flags_beat_set_beats_file_beats_presets(tmp_path: Path) -> None:
+    file = _file(tmp_path, "dataset: cora\nmethod: kd\nstudent: {width: 8, layers: 4}\ntrain: {epochs: 5}\n")
+    config = parse(["--config", file]).config
+    assert (config.dataset, config.method, config.student["width"], config.student["layers"]) == ("cora", "kd", 8, 4)
+    assert config.student["dropout"] == 0.6, "the preset of cora's MLP stays where nobody says otherwise"
+    config = parse(["--config", file, "--set", "method=glnn", "student.width=9", "--dataset", "digits"]).config
+    assert (config.dataset, config.method, config.student["width"]) == ("digits", "glnn", 9)
+    assert parse(["--config", file, "--set", "method=glnn", "--method", "dgd"]).config.method == "dgd"
+
+
+def test_train_sets_both_stages_and_a_stage_of_the_same_level_wins() -> None:
+    config = parse(["--set", "train.lr=0.3", "student.lr=0.4"]).config
+    assert (config.teacher_train.lr, config.student_train.lr) == (0.3, 0.4)
+
+
+def test_train_in_a_stronger_level_beats_a_stage_in_a_weaker_one(tmp_path: Path) -> None:
+    file = _file(tmp_path, "student: {lr: 0.4}\nteacher: {lr: 0.5}\n")
+    config = parse(["--config", file, "--set", "train.lr=0.3"]).config
+    assert (config.teacher_train.lr, config.student_train.lr) == (0.3, 0.3)
+    assert parse(["--dataset", "cora", "--split", "cpf", "--set", "train.weight_decay=0"]).config.student_train == (
+        parse(["--dataset", "cora", "--split", "cpf", "--set", "student.weight_decay=0.0"]).config.student_train
+    )
+
+
+@pytest.mark.parametrize("text", ["1e-3", "1.0e-3", "0.001", ".001", "1E-03"])
+def test_numbers_in_any_notation(text: str) -> None:
+    assert parse(["--set", f"train.lr={text}"]).config.student_train.lr == 0.001
+
+
+def test_options_reach_the_base_and_the_generators() -> None:
+    argv = ["--method", "dgd", "--set", "method.base=KD", "method.temperature=2", "method.preset=paper"]
+    config = parse(argv).config
+    assert (config.base, config.base_given, config.options["temperature"]) == ("kd", True, 2.0)
+    assert config.options["preset"] == "paper"
+    assert config.generators is not None
+    assert config.generators.preset == "paper"
+    assert parse(["--set", "method.generators=false"]).config.generators is None
+
+
+def test_the_default_base_follows_the_student() -> None:
+    assert parse(["--student", "mlp"]).config.base == "glnn"
+    assert parse(["--student", "gcn"]).config.base == "kd"
+
+
+def test_the_library_resolves_as_the_command_line_does() -> None:
+    argv = ["--student", "sage", "--method", "kd", "--set", "method.alpha=0.5", "train.epochs=7"]
+    levels = ({"method": {"alpha": 0.5}, "train": {"epochs": 7}},)
+    assert resolve(student_model="sage", method="kd", levels=levels) == parse(argv).config
+
+
+MISTAKES = [
+    (["--mtehod", "kd"], "did you mean 'method'"),
+    (["--data", "x"], "unknown flag 'data'"),
+    (["cora"], "unexpected argument 'cora'"),
+    (["--dataset"], "expected one argument"),
+    (["--teacher", "gnc"], "did you mean 'gcn'"),
+    (["--student", "mpl"], "did you mean 'mlp'"),
+    (["--method", "gln"], "did you mean 'glnn'"),
+    (["--mode", "teastu"], "did you mean 'tea/stu'"),
+    (["--setting", "ind"], "unknown setting 'ind'; allowed: tran"),
+    (["--split", "publik"], "did you mean 'public'"),
+    (["--device", "gpu"], "unknown device 'gpu'"),
+    (["--tag", "a/b"], "tag 'a/b'"),
+    (["--dataset", ""], "dataset is empty"),
+    (["--seed", "-1"], "seed is -1"),
+    (["--seed", "one"], "seed is 'one'"),
+    (["--seed", "4294967296"], "seed is 4294967296"),
+    (["--seeds", "0"], "seeds is '0'"),
+    (["--seeds", "5-2"], "seeds is '5-2'"),
+    (["--seed", "1", "--seeds", "2"], "contradict"),
+    (["--set", "student.widht=3"], "did you mean 'student.width'"),
+    (["--set", "studnet.width=3"], "did you mean 'student'"),
+    (["--set", "method.bta=3"], "did you mean 'method.beta'"),
+    (["--set", "student.width"], "group.option=value"),
+    (["--set", "student.width.more=3"], "group.option=value"),
+    (["--set", "train.lr=abc"], "train.lr is 'abc'; it must be a finite number"),
+    (["--set", "teacher.lr=.inf"], "teacher.lr is inf; it must be a finite number"),
+    (["--set", "train.lrr=1"], "did you mean 'train.lr'"),
+    (["--set", "train.lr=0"], "lr is 0"),
+    (["--set", "train.epochs=0"], "epochs is 0"),
+    (["--set", "train.epochs=1.5"], "epochs is 1.5; it must be a whole number"),
+    (["--set", "student.width=true"], "student.width is True; it must be a whole number"),
+    (["--set", "student.width=0"], "width is 0"),
+    (["--set", "student.dropout=1"], "dropout is 1"),
+    (["--set", "student.norm=bacth"], "did you mean 'batch'"),
+    (["--set", "data.k=0"], "data.k is 0"),
+    (["--set", "data.normalise=rows"], "unknown value of data.normalise 'rows'"),
+    (["--set", "data.undirected=maybe"], "it must be true or false"),
+    (["--set", "data.fractions=[.1, .2]"], "a list of 3"),
+    (["--set", "method.base=dgd"], "unknown value of method.base 'dgd'"),
+    (["--set", "method.preset=tund"], "did you mean 'tuned'"),
+    (["--set", "method.beta=-1"], "method.beta is -1"),
+    (["--set", "method.average=1"], "method.average is 1"),
+    (["--method", "kd", "--set", "method.alpha=2"], "method.alpha is 2"),
+    (["--method", "kd", "--set", "method.beta=1"], "unknown option 'method.beta'"),
+    (["--set", "student.width={a"], "--set student.width={a"),
+    (["--config", "nowhere.yml"], "nowhere.yml cannot be read"),
+]
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"), MISTAKES, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
+def test_a_mistake_is_named(argv: list[str], said: str) -> None:
+    with pytest.raises(UserError) as mistake:
+        parse(argv)
+    assert said in str(mistake.value)
+
+
+BROKEN_FILES = [
+    ("a: !!python/object/apply:os.system ['touch PLANTED']\n", "line 1"),
+    ("student:\n  width: !!python/name:os.system\n", "line 2"),
+    ("- a\n- b\n", "is a list"),
+    ("studnet: {width: 3}\n", "did you mean 'student'"),
+    ("student: 3\n", "must be a mapping"),
+    ("train: 3\n", "must be a mapping"),
+    ("student: {width: 3}\nstudent: {width: 4}\n", "'student' twice"),
+    ("student: {width: 3\n", "line 2"),
+    ("config: other.yml\n", "unknown key"),
+    ("resume: sure\n", "it must be true or false"),
+    ("dataset: 3\n", "it must be a word"),
+    ("method: {name: kd}\nmethod_: x\n", "unknown key"),
+    ("teacher: gcn\nteacher_model: sage\n", "says teacher_model twice"),
+    ("a: \x00\n", "not YAML"),
+]
+
+
+@pytest.mark.parametrize(("text", "said"), BROKEN_FILES)
+def test_a_broken_file_is_named_and_runs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = _file(tmp_path, text)
+    with pytest.raises(UserError) as mistake:
+        parse(["--config", file])
+    assert said in str(mistake.value)
+    assert file in str(mistake.value) or said.startswith("it must be")
+    assert not (tmp_path / "PLANTED").exists()
