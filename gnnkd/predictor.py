@@ -17,6 +17,7 @@ from gnnkd.data.features import row_normalised
 from gnnkd.errors import UserError
 from gnnkd.graph.structure import CSR, Graph
 from gnnkd.train import checkpoint
+from gnnkd.types import Output
 
 FORMAT = 1
 
@@ -51,14 +52,17 @@ class Predictor:
         if len(rows.shape) != 2 or rows.shape[1] != self.n_features:
             raise UserError(f"x has shape {tuple(rows.shape)}; this network reads rows of {self.n_features} features")
         if graph is None and nn.needs_graph(self.name):
-            raise UserError(f"a {self.name} network predicts along edges: give edge_index [2, E] as the second argument")
+            raise UserError(
+                f"a {self.name} network predicts along edges: give edge_index [2, E] as the second argument"
+            )
         device = next(self.network.parameters()).device
         rows = rows.to(device) if isinstance(rows, CSR) else rows.to(device, torch.float32)
         if self.features == "row":
             rows = row_normalised(rows, "x")
         self.network.eval()
         with torch.no_grad():
-            return self.network(rows, None if graph is None else graph.to(device)).logits
+            output: Output = self.network(rows, None if graph is None else graph.to(device))
+        return output.logits
 
     def predict_proba(self, x: Tensor | np.ndarray | CSR, graph: Graph | Tensor | None = None) -> Float[Tensor, "N C"]:
         """Probability of each class, columns in the order of `classes`."""

@@ -98,9 +98,11 @@ def train_student(
     """
     on_graph = nn.needs_graph(config.student_model)
     wraps = distillers.methods()[config.method].wraps
-    given = {"base": config.base, "student_needs_graph": on_graph} if wraps else {}
     options = {name: value for name, value in config.options.items() if name != "base"}
-    distiller = distillers.build(config.method, *([bank] if wraps else []), **given, **options)
+    context = (bank,) if wraps else ()
+    distiller = distillers.build(
+        config.method, *context, base=config.base or "auto", student_needs_graph=on_graph, **options
+    )
     lack = distiller.missing()
     if lack:
         raise UserError(lack)

@@ -1,7 +1,8 @@
 """Channel states: each input channel of a layer as a unit vector over (sketched) nodes.
 
-`s_c = unit(R H[:, c])`, zero for an all-zero channel; centred, `s_c = unit(unit(R H[:, c]) - mean over channels)`, because raw
-ReLU activations share one large direction. Bag-of-words features stay sparse: the mean is subtracted in the product, never stored.
+`s_c = unit(R H[:, c])`, zero for an all-zero channel; centred, `s_c = unit(unit(R H[:, c]) - mean over channels)`,
+because raw ReLU activations share one large direction. Bag-of-words features stay sparse: the mean is subtracted in
+the product, never stored.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from .structure import CSR
 class Channels:
     """States of D channels over M buckets, read only through `project`.
 
-    `columns` is [M, D] dense, or a CSR [D, M] whose rows are unit vectors; `mean` [M] and `scale` [D] finish the sparse form:
-    row c stands for `scale_c (row_c - mean)`.
+    `columns` is [M, D] dense, or a CSR [D, M] whose rows are unit vectors; `mean` [M] and `scale` [D] finish the
+    sparse form: row c stands for `scale_c (row_c - mean)`.
     """
 
     columns: Tensor | CSR
@@ -43,7 +44,12 @@ class Channels:
         parts = {"mean": self.mean, "scale": self.scale}
         if isinstance(self.columns, CSR):
             shape = torch.tensor(self.columns.shape)
-            parts |= {"rowptr": self.columns.rowptr, "col": self.columns.col, "value": self.columns.value, "shape": shape}
+            parts |= {
+                "rowptr": self.columns.rowptr,
+                "col": self.columns.col,
+                "value": self.columns.value,
+                "shape": shape,
+            }
         else:
             parts["columns"] = self.columns
         return {name: t for name, t in parts.items() if t is not None}
@@ -83,7 +89,8 @@ def _dense(h: Float[Tensor, "N D"], r: CSR | None, centre: bool) -> Channels:
 
 
 def _unit(u: Float[Tensor, "M D"]) -> Float[Tensor, "M D"]:
-    return u / u.norm(dim=0, keepdim=True).clamp(min=1e-12)
+    length: Tensor = u.norm(dim=0, keepdim=True)
+    return u / length.clamp(min=1e-12)
 
 
 def _sparse(h: CSR, r: CSR | None, centre: bool) -> Channels:

@@ -1,7 +1,8 @@
 """DGD's adversarial pair: a generator that guesses gradient rows and a discriminator that judges them.
 
-Both read a channel state `s` [M] through a linear map only, given here as `Channels.project`, so sparse states stay sparse.
-Convention, once: the discriminator's logit is high for the teacher's own gradient ("real") and low for a guess ("fake").
+Both read a channel state `s` [M] through a linear map only, given here as `Channels.project`, so sparse states stay
+sparse. Convention, once: the discriminator's logit is high for the teacher's own gradient ("real") and low for a
+guess ("fake").
 """
 
 from __future__ import annotations
@@ -53,8 +54,8 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """Judge of (state, action) pairs.
 
-    `form="projection"`: `(V s) . g / sqrt(A) + MLP(g)`; its slope by g depends on s, so it can teach a linear generator.
-    `form="concat"`: an MLP on `[s, g]`.
+    `form="projection"`: `(V s) . g / sqrt(A) + MLP(g)`; its slope by g depends on s, so it can teach a linear
+    generator. `form="concat"`: an MLP on `[s, g]`.
 
     Args:
         m: size of a state.

@@ -31,7 +31,7 @@ class Report(Protocol):
         """After every epoch: its number from 0, and the scalars worth showing."""
 
 
-class Diverged(UserError):
+class DivergedError(UserError):
     """A loss that is not finite."""
 
 
@@ -198,5 +198,4 @@ def _floats(scalars: dict[str, Tensor]) -> dict[str, float]:
 def _check_finite(step: Step, scalars: dict[str, float]) -> None:
     if not all(math.isfinite(v) for v in scalars.values()):
         shown = ", ".join(f"{name} {value:.4g}" for name, value in scalars.items() if "/" not in name)
-        raise Diverged(f"the loss is not finite at epoch {step.epoch} ({shown}); try a smaller train.lr or method.beta")
-
+        raise DivergedError(f"the loss is not finite at epoch {step.epoch} ({shown}); try a smaller train.lr or method.beta")

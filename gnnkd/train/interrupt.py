@@ -13,15 +13,15 @@ from types import FrameType
 def deferred() -> Iterator[Callable[[], int]]:
     """Hold SIGINT and SIGTERM back; the yielded function returns the signal that came, or 0.
 
-    A second signal is not held back. On leaving the block the former handlers are put back and the held signal is raised
-    again. Outside the main thread, where Python allows no handlers, nothing is held back.
+    A second signal is not held back. On leaving the block the former handlers are put back and the held signal is
+    raised again. Outside the main thread, where Python allows no handlers, nothing is held back.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: 0
         return
     received: list[int] = []
 
-    def hold(number: int, frame: FrameType | None) -> None:
+    def hold(number: int, _: FrameType | None) -> None:
         if received:
             raise KeyboardInterrupt
         received.append(number)

@@ -5,11 +5,13 @@ their guesses `g_j` attend over the rows of the student's gradient G (`fusion`),
 
     F = mean_j softmax(g_j K^T / sqrt(out)) G        G <- G + beta C (F - G)        C = d(sum of all G)/dW
 
-Sources: the published README of DGD and its two figures, which name the parts; the definition in full is in docs/dgd.md.
+Sources: the published README of DGD and its two figures, which name the parts; the definition in full is in
+docs/dgd.md.
 
 Departures from the released code, which cannot run as published:
 * labels of training nodes only (it takes all nodes, test nodes included);
-* the discriminator's verdict enters the generator's loss (there it does not; its epoch discount does nothing under Adam);
+* the discriminator's verdict enters the generator's loss (there it does not; its epoch discount does nothing under
+  Adam);
 * space pairs are matched channel by channel;
 * the K best generators are copies with weights summing to one (there aliases, and summed: parameters grow K-fold);
 * all generators dealt to a student layer count (there the last one only);
@@ -19,7 +21,8 @@ Departures from the released code, which cannot run as published:
 * a sketch of the nodes instead of one input a node;
 * one fresh student and optimizer a seed (there reused); flags are never replaced by a preset file.
 
-`preset="tuned"` further divides the guesses by their RMS, reads dropout-free states, and limits the bias to `limit` |G|.
+`preset="tuned"` further divides the guesses by their RMS, reads dropout-free states, and limits the bias to `limit`
+|G|.
 """
 
 from __future__ import annotations

@@ -81,8 +81,10 @@ class Bank:
         generators = self.untrained(seed=0)
         for layer, generator in zip(self.layers.names, generators, strict=True):
             for name, p in generator.named_parameters():
-                mixed = torch.stack([share * c.tensors[f"{layer}/{name}"] for share, c in zip(shares, chosen, strict=True)])
-                p.data = mixed.sum(dim=0)
+                key = f"{layer}/{name}"
+                p.data = torch.stack([share * c.tensors[key] for share, c in zip(shares, chosen, strict=True)]).sum(
+                    dim=0
+                )
         return generators
 
     def untrained(self, seed: int) -> list[Generator]:
@@ -110,7 +112,8 @@ class Bank:
     @staticmethod
     def restored(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> Bank:
         """The bank that `tensors` and `meta` describe."""
-        layers = Layers(**{k: tuple(v) if isinstance(v, list) else v for k, v in meta["layers"].items()})
+        said = meta["layers"]
+        layers = Layers(tuple(said["names"]), tuple(said["widths"]), said["m"], said["n_nodes"])
         copies = [
             Copy(score, epoch, {k.split("/", 1)[1]: t for k, t in tensors.items() if k.startswith(f"{rank}/")})
             for rank, (score, epoch) in enumerate(meta["copies"])

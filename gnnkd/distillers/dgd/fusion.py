@@ -30,8 +30,8 @@ def resized(g: Float[Tensor, "D A"], width: int) -> Float[Tensor, "D B"]:
 def deal(n_teacher: int, n_student: int) -> list[list[int]]:
     """Teacher layers of each student layer, in order.
 
-    With at least as many teacher layers, `array_split`: runs of equal length, the first ones longer by one where it does
-    not divide. With fewer, student layer i takes teacher layer `floor(i M / S)`.
+    With at least as many teacher layers, `array_split`: runs of equal length, the first ones longer by one where it
+    does not divide. With fewer, student layer i takes teacher layer `floor(i M / S)`.
     """
     if n_teacher < n_student:
         return [[i * n_teacher // n_student] for i in range(n_student)]
@@ -61,7 +61,7 @@ def fuse(
     """
     keys = gradient if keys is None else keys
     j = generated.shape[0]
-    attended = F.scaled_dot_product_attention(
+    attended: Tensor = F.scaled_dot_product_attention(
         generated[None], keys.expand(1, j, *keys.shape), gradient.expand(1, j, *gradient.shape)
     )
     return attended[0].mean(dim=0)
@@ -89,5 +89,6 @@ def weighted_bias(
     bias = beta * curved * (fused - gradient)
     if limit is None:
         return bias
-    largest = limit * gradient.norm()
-    return bias * (largest / bias.norm().clamp(min=torch.finfo(bias.dtype).tiny)).clamp(max=1.0)
+    tiny = torch.finfo(bias.dtype).tiny
+    shrunk: Tensor = (limit * gradient.norm() / bias.norm().clamp(min=tiny)).clamp(max=1.0)
+    return bias * shrunk

@@ -1,8 +1,9 @@
 """GAIL-GM: while the teacher trains, generators learn by adversarial imitation how its gradients move.
 
 State `s_t(l)_c`: channel c of layer l's operand at epoch t. Action: row c of that layer's gradient, without its scale,
-pooled to at most 64 numbers. Time pair: `(s_t(l)_c, G_{t+1}(l)_c)`. Space pair, l >= 1: `(unit(R Z_t(l-1)[:, c]), G_t(l)_c)` with Z the
-previous layer's output before norm and activation, whose channel c is layer l's input channel c.
+pooled to at most 64 numbers. Time pair: `(s_t(l)_c, G_{t+1}(l)_c)`. Space pair, l >= 1: `(unit(R Z_t(l-1)[:, c]),
+G_t(l)_c)` with Z the previous layer's output before norm and activation, whose channel c is layer l's input channel
+c.
 
 Sign convention: the discriminator's logit is high for "the teacher's". It minimises
 `BCE(real, 1 - smoothing) + BCE(fake, 0)`; the generator minimises `mean -log D(s, g)`, so it is pulled towards what the
@@ -139,10 +140,16 @@ class Imitation(Watcher):
         embedded = [self._judge(i).embed(project) for i, project, _ in cases]
         for _ in range(int(self.settings.steps or 1)):
             means = [self._generator(i)(project) for i, project, _ in cases]
-            judged = [self._judge_loss(i, e, real, mu.detach()) for (i, _, real), e, mu in zip(cases, embedded, means, strict=True)]
+            judged = [
+                self._judge_loss(i, e, real, mu.detach())
+                for (i, _, real), e, mu in zip(cases, embedded, means, strict=True)
+            ]
             log["imitation/discriminator_loss"] = _descend(learn_judge, judged)
             embedded = [self._judge(i).embed(project) for i, project, _ in cases]
-            fooled = [self._generator_loss(i, e.detach(), real, mu) for (i, _, real), e, mu in zip(cases, embedded, means, strict=True)]
+            fooled = [
+                self._generator_loss(i, e.detach(), real, mu)
+                for (i, _, real), e, mu in zip(cases, embedded, means, strict=True)
+            ]
             log["imitation/generator_loss"] = _descend(learn_generator, fooled)
         return log
 
@@ -185,7 +192,7 @@ class Imitation(Watcher):
     @torch.no_grad()
     def _measure(self, targets: list[Tensor], actions: list[Tensor]) -> dict[str, Tensor]:
         """Cosines of this epoch's guesses, made before learning from this epoch, with what came."""
-        log = {}
+        log: dict[str, Tensor] = {}
         keep = float(self.settings.average or 0.0)
         for i, name in enumerate(self.layers.names):
             mu = self._generator(i)(self._states[i].project)
@@ -248,7 +255,7 @@ def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _listed(tensors: Mapping[str, Tensor], prefix: str, suffix: str = "") -> list[Tensor]:
-    found = []
+    found: list[Tensor] = []
     while (key := f"{prefix}{len(found)}{suffix}") in tensors:
         found.append(tensors[key])
     return found
