@@ -21,9 +21,17 @@ from sample_graphs import FEATURES, random_features, random_graph
 from timing import medians, peak_bytes, table
 from torch import Tensor, nn
 
+from gnnkd.distillers import Distiller
+from gnnkd.distillers.dgd import Dgd
+from gnnkd.distillers.dgd.bank import Bank, Layers
+from gnnkd.distillers.dgd.settings import GeneratorSettings
+from gnnkd.distillers.glnn import Glnn
 from gnnkd.graph.structure import CSR, SPARSE_BELOW, Graph
 from gnnkd.nn import gcn, mlp
 from gnnkd.nn.dropout import dropout
+from gnnkd.train.update import update
+from gnnkd.types import Batch, Output
+from gnnkd.types import Step as TrainStep
 
 Step = Callable[[], object]
 Row = dict[str, object]
@@ -178,10 +186,44 @@ def dropout_section(args: argparse.Namespace) -> Iterator[Row]:
             }
 
 
+def dgd_steps(data: Sample, input_dropout: float) -> dict[str, Step]:
+    """A 2 x 64 MLP student by GLNN, and by DGD on it with parts of its work left out.
+
+    "curvature" adds the Hessian-vector product (flat attention needs no guesses), "generator" the guesses (aimed at
+    directly, without attention), the last line is the whole method.
+    """
+    n = data.graph.n_nodes
+    batch = Batch.of(data.x, data.y, data.graph, torch.ones(n, dtype=torch.bool, device=data.y.device))
+    teacher = Output(torch.randn(n, data.classes, device=data.y.device))
+    names = tuple(f"layers.{i}.lin.weight" for i in range(LAYERS))
+    bank = Bank(Layers(names, (*[64] * (LAYERS - 1), data.classes), min(n, 2048), n), GeneratorSettings().resolved())
+    bank.offer(1.0, 0, bank.untrained(seed=0))
+    methods: dict[str, Distiller] = {
+        OURS: Glnn(),
+        "+ curvature": Dgd(Glnn(), bank, control="uniform"),
+        "+ generator": Dgd(Glnn(), bank, fusion="direct"),
+        "+ attention (all of DGD)": Dgd(Glnn(), bank),
+    }
+    return {name: _student_step(data, input_dropout, method, batch, teacher) for name, method in methods.items()}
+
+
+def _student_step(data: Sample, input_dropout: float, method: Distiller, batch: Batch, teacher: Output) -> Step:
+    net = mlp(data.x.shape[1], data.classes, layers=2, width=64, dropout=RATE, input_dropout=input_dropout)
+    net = net.to(data.y.device)
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.01, fused=True)
+    return lambda: update(net, optimizer, method, batch, teacher, TrainStep(0, 1))
+
+
+def dgd_section(args: argparse.Namespace) -> Iterator[Row]:
+    """A student's step by DGD, its parts added one by one; the ratio is to the base method's step."""
+    return measure("dgd", dgd_steps, args)
+
+
 SECTIONS: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
     "gcn": gcn_section,
     "mlp": mlp_section,
     "dropout": dropout_section,
+    "dgd": dgd_section,
 }
 """What is measured; each yields rows of one table."""
 

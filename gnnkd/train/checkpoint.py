@@ -57,7 +57,8 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             meta = json.loads((file.metadata() or {}).get("gnnkd", "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, meta  # noqa: SIM118
+            # Copied: in the file tensors start at any byte, and some products round by where their operands start.
+            return {name: file.get_tensor(name).clone() for name in file.keys()}, meta  # noqa: SIM118
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except (SafetensorError, OSError, ValueError) as problem:

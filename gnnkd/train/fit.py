@@ -198,4 +198,6 @@ def _floats(scalars: dict[str, Tensor]) -> dict[str, float]:
 def _check_finite(step: Step, scalars: dict[str, float]) -> None:
     if not all(math.isfinite(v) for v in scalars.values()):
         shown = ", ".join(f"{name} {value:.4g}" for name, value in scalars.items() if "/" not in name)
-        raise DivergedError(f"the loss is not finite at epoch {step.epoch} ({shown}); try a smaller train.lr or method.beta")
+        raise DivergedError(
+            f"the loss is not finite at epoch {step.epoch} ({shown}); try a smaller train.lr or method.beta"
+        )

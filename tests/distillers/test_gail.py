@@ -56,7 +56,7 @@ def test_the_score_function_learns_too() -> None:
 
 
 def test_what_is_measured_was_not_seen() -> None:
-    """The guess of an epoch is judged before learning from that epoch: an untrained generator is no better than chance."""
+    """A guess is judged before its epoch is learned from: an untrained generator is no better than chance."""
     batch, output, gradient = planted()
     watcher = Imitation(LAYERS, GeneratorSettings(), seed=0)
     look = lambda _: (output, {"w": gradient})  # noqa: E731

@@ -133,7 +133,7 @@ class Imitation(Watcher):
     # -- learning ----------------------------------------------------------------------------------------------
 
     def _learn(self, pairs: list[Pairs]) -> dict[str, Tensor]:
-        """Alternating steps. What a state contributes to the verdict changes with the judge only, so it is kept between."""
+        """Alternating steps; what a state contributes to the verdict changes with the judge only, so it is kept."""
         cases = [(i, state.project, real) for i, kinds in enumerate(pairs) for state, real in kinds]
         log: dict[str, Tensor] = {}
         learn_generator, learn_judge = self._optimizers
@@ -181,7 +181,7 @@ class Imitation(Watcher):
         else:
             loss = F.softplus(-judge.logit(embedded, mu + sigma * self._noise(mu))).mean()
         if self.settings.clone_weight:
-            loss = loss + self.settings.clone_weight * (mu - real).square().mean()
+            loss = loss + self.settings.clone_weight * (mu - real).square().sum(dim=1).mean()
         return loss
 
     def _noise(self, like: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ class GeneratorSettings:
         beta1: first Adam coefficient, in [0, 1).
         generator_lr: Adam's step size for generator and discriminator, above 0.
         steps: alternating discriminator and generator steps an epoch, at least 1.
-        clone_weight: weight of behaviour cloning, mean squared error to the target, at least 0.
+        clone_weight: weight of behaviour cloning, `mean over channels of |mu - target|^2`, at least 0.
         estimator: generator gradient by reparameterisation ("pathwise") or by the score function ("score").
         keep: copies kept, best by the teacher's validation accuracy, at least 1.
     """

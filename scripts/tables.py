@@ -1,0 +1,156 @@
+"""The tables of docs/results.md, from finished runs: accuracy, imitation per layer, gain against base and controls.
+
+    python scripts/tables.py runs --split cpf
+
+Spread is the standard deviation over seeds with ddof 1. Gains are paired by seed; p is Wilcoxon's signed-rank test, two
+sided (zero differences dropped); one-sided where a table says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+WINDOWS = ((0, 50), (50, 150), (-100, None))
+KINDS = ("generator", "shuffled", "persistence", "ceiling", "generator_raw", "persistence_raw")
+CONTROLS = ("untrained", "shuffled", "uniform", "flat")
+
+Run = dict[str, Any]
+
+
+def runs(folder: Path) -> dict[int, Run]:
+    """Results by seed of one configuration, with the epochs' history."""
+    found = {}
+    for file in folder.glob("seed*/result.json"):
+        result = json.loads(file.read_text())
+        lines = (file.parent / "metrics.jsonl").read_text().splitlines()
+        found[result["seed"]] = result | {"history": [json.loads(line) for line in lines]}
+    return dict(sorted(found.items()))
+
+
+def wilcoxon(differences: Sequence[float], alternative: str = "two-sided") -> float:
+    """p of the signed-rank test; 1 when all differences are zero."""
+    from scipy.stats import wilcoxon as test
+
+    kept = [d for d in differences if d != 0]
+    return float(test(kept, alternative=alternative).pvalue) if kept else 1.0
+
+
+def spread(values: Sequence[float], scale: float = 100, digits: int = 2) -> str:
+    """Mean and standard deviation."""
+    scaled = [scale * v for v in values]
+    deviation = statistics.stdev(scaled) if len(scaled) > 1 else float("nan")
+    return f"{statistics.fmean(scaled):.{digits}f} +- {deviation:.{digits}f}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *rows])
+
+
+def epochs_to(history: list[dict[str, float]], share: float = 0.95) -> int:
+    """First epoch at which validation accuracy reaches a share of its mean over the last ten epochs."""
+    final = statistics.fmean(row["val_acc"] for row in history[-10:])
+    return next(i for i, row in enumerate(history) if row["val_acc"] >= share * final)
+
+
+def accuracies(branch: Path) -> Iterator[list[str]]:
+    """A line for the teacher and one for each student configuration."""
+    for folder in [branch / "teacher", *sorted((branch / "mlp").glob("*"))]:
+        found = runs(folder)
+        if found:
+            test, val = ([r[k] for r in found.values()] for k in ("test_acc", "val_acc"))
+            seconds = statistics.median(r["seconds"] for r in found.values())
+            size = next(iter(found.values()))["n_parameters"]
+            name = branch.parents[1].name
+            yield [name, folder.name, spread(test), spread(val), str(len(found)), f"{size:,}", f"{seconds:.1f}"]
+
+
+def imitation(folder: Path) -> Iterator[list[str]]:
+    """Cosines by layer and window, means over seeds, and p of generator > shuffled over seeds."""
+    found = runs(folder)
+    keys = dict.fromkeys(k for r in found.values() for row in r["history"] for k in row if k.count("/") == 2)
+    layers = list(dict.fromkeys(k.split("/")[1] for k in keys if k.startswith("imitation/")))
+    for layer in layers:
+        for start, stop in WINDOWS:
+            means = {
+                kind: [window_mean(r["history"], f"imitation/{layer}/{kind}", start, stop) for r in found.values()]
+                for kind in KINDS
+            }
+            ahead = [g - s for g, s in zip(means["generator"], means["shuffled"], strict=True)]
+            name = folder.parents[2].name
+            window = f"{start}-{stop}" if stop else "last 100"
+            cells = [spread(means["generator"], 1, 3), *(f"{np.mean(means[kind]):.3f}" for kind in KINDS[1:])]
+            yield [name, layer, window, *cells, f"{wilcoxon(ahead, 'greater'):.4f}"]
+
+
+def window_mean(history: list[dict[str, float]], key: str, start: int, stop: int | None) -> float:
+    """Mean over the epochs of a window that have the key."""
+    return float(np.mean([row[key] for row in history[start:stop] if key in row]))
+
+
+def gains(branch: Path) -> Iterator[list[str]]:
+    """DGD against its base, the plain student and each control, paired by seed."""
+    students = branch / "mlp"
+    method = runs(students / "dgd")
+    rivals = {"base (glnn)": students / "glnn", "supervised": students / "supervised"}
+    rivals |= {f"control: {c}": students / f"dgd@{c}" for c in CONTROLS}
+    rivals |= {"paper preset": students / "dgd@paper"}
+    for name, folder in rivals.items():
+        other = runs(folder)
+        shared = sorted(method.keys() & other.keys())
+        if not shared:
+            continue
+        points = [100 * (method[s]["test_acc"] - other[s]["test_acc"]) for s in shared]
+        early = [epochs_to(method[s]["history"]) - epochs_to(other[s]["history"]) for s in shared]
+        yield [
+            branch.parents[1].name,
+            name,
+            spread(points, 1),
+            f"{wilcoxon(points):.3f}",
+            f"{sum(p > 0 for p in points)}/{sum(p == 0 for p in points)}/{sum(p < 0 for p in points)}",
+            spread(early, 1, 1),
+            str(len(shared)),
+        ]
+
+
+def biases(folder: Path) -> Iterator[list[str]]:
+    """Size of the bias relative to the gradient, by weight: mean over epochs, then mean and spread over seeds."""
+    found = runs(folder)
+    keys = dict.fromkeys(k for r in found.values() for row in r["history"] for k in row if k.startswith("bias/"))
+    for key in keys:
+        means = [window_mean(r["history"], key, 0, None) for r in found.values()]
+        yield [folder.parents[3].name, folder.name, key.removeprefix("bias/"), spread(means, 100, 3)]
+
+
+def main() -> None:
+    """Print all tables as Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, help="folder of the runs (--out)")
+    parser.add_argument("--split", default="cpf")
+    parser.add_argument("--teacher", default="gcn")
+    args = parser.parse_args()
+    branches = [b for b in sorted(args.out.glob(f"*/{args.split}-tran/{args.teacher}")) if b.is_dir()]
+    head = ["dataset", "run", "test accuracy %", "validation %", "seeds", "parameters", "seconds"]
+    print(table(head, [row for b in branches for row in accuracies(b)]))
+    kinds = ["generator", "shuffled", "persistence", "noise ceiling", "generator, raw", "persistence, raw"]
+    for preset in ("teacher", "teacher@paper"):
+        print(f"\n### Imitation, {'paper' if '@' in preset else 'tuned'} preset\n")
+        rows = [row for b in branches for row in imitation(b / preset)]
+        print(table(["dataset", "weight", "epochs", *kinds, "p (generator > shuffled)"], rows))
+    print("\n### DGD, tuned, against\n")
+    head = ["dataset", "against", "points of test accuracy", "p", "wins/ties/losses", "epochs to 95 %", "n"]
+    print(table(head, [row for b in branches for row in gains(b)]))
+    print("\n### Size of the bias, % of the gradient\n")
+    rows = [row for b in branches for d in ("dgd", "dgd@paper") for row in biases(b / "mlp" / d)]
+    print(table(["dataset", "run", "weight", "bias / gradient, %"], rows))
+
+
+if __name__ == "__main__":
+    main()
