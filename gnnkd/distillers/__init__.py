@@ -31,7 +31,7 @@ def _only_distiller(name: str) -> type[Distiller]:
     classes = [
         member
         for _, member in inspect.getmembers(module, inspect.isclass)
-        if issubclass(member, Distiller) and member.__module__ == name
+        if member.__module__ == name and issubclass(member, Distiller)
     ]
     if len(classes) != 1:
         raise TypeError(f"{name} defines {len(classes)} distillers; a method's module defines exactly one")
