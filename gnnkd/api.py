@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from gnnkd import options as checks
 from gnnkd.data.graphs import from_pyg
 from gnnkd.data.task import task as make_task
 from gnnkd.graph.structure import CSR, Graph
@@ -87,10 +87,14 @@ def distill(
     config = resolve(
         "data", split=split, teacher_model=teacher, student_model=student, method=method, levels=(options or {},)
     )
-    where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    where = checks.device(device)
     dataset = from_pyg(data, undirected=config.data.undirected)
     task = make_task(
-        dataset, protocol=config.split, seed=seed, normalise=config.data.normalise, fractions=config.data.fractions
+        dataset,
+        protocol=config.split,
+        seed=checks.seed(seed),
+        normalise=config.data.normalise,
+        fractions=config.data.fractions,
     ).to(where)
     shown = bars(quiet=quiet)
     taught = train_teacher(task, config, shown)

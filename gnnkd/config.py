@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any, NoReturn, final
 
 from gnnkd import yaml_file
 from gnnkd.errors import UserError, unknown
+from gnnkd.options import DEVICES, GROUPS
 
 if TYPE_CHECKING:
     from gnnkd.run import Config
 
 MODES = ("tea", "stu", "tea/stu")
-DEVICES = ("auto", "cpu", "cuda")
-GROUPS = ("data", "teacher", "student", "method", "train")
 SHORT = {"teacher": "teacher_model", "student": "student_model"}
 NAMED = {"teacher": "teacher_model", "student": "student_model", "method": "method"}
 """Groups that are also names: `method: kd`, or `method: {name: kd, alpha: 0.5}`."""

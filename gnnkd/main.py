@@ -68,11 +68,11 @@ def run(request: Request) -> None:
     Raises:
         UserError: anything wrong with names, data or places.
     """
-    from gnnkd import messages
+    from gnnkd import messages, options
     from gnnkd.places import writable
     from gnnkd.train.progress import progress
 
-    device = _device(request.device)
+    device = options.device(request.device)
     writable(request.out)
     dataset = _load(request)
     first = _task(request, dataset, request.seeds[0])
@@ -90,15 +90,6 @@ def run(request: Request) -> None:
 
 
 # -- data and device -------------------------------------------------------------------------------------------
-
-
-def _device(name: str) -> str:
-    import torch
-
-    there = torch.cuda.is_available()
-    if name == "cuda" and not there:
-        raise UserError("device 'cuda' is not there: torch finds no GPU; use --device cpu or auto")
-    return "cuda" if there and name != "cpu" else "cpu"
 
 
 def _load(request: Request) -> NodeDataset:

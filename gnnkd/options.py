@@ -14,6 +14,7 @@ from typing import Any, Literal, Union, final, get_args, get_origin
 from gnnkd.errors import UserError, unknown
 
 GROUPS = ("data", "teacher", "student", "method", "train")
+DEVICES = ("auto", "cpu", "cuda")
 
 
 @final
@@ -122,6 +123,20 @@ def seed(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**32:
         raise UserError(f"seed is {_shown(value)}; it must be a whole number from 0 to {2**32 - 1}")
     return value
+
+
+def device(name: str) -> str:
+    """Where to compute, cpu or cuda; auto takes the GPU if there is one.
+
+    Raises:
+        UserError: another word, or no GPU.
+    """
+    import torch
+
+    chosen, there = word("device", name, DEVICES), torch.cuda.is_available()
+    if chosen == "cuda" and not there:
+        raise UserError("device 'cuda' is not there: torch finds no GPU; use cpu or auto")
+    return "cuda" if there and chosen != "cpu" else "cpu"
 
 
 def layered(levels: Iterable[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:

@@ -239,7 +239,7 @@ def test_mistakes_end_in_one_line(
 
 def test_cuda_that_is_not_there(base: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert "--device cpu" in _fails(capsys, [*base, "--device", "cuda"])
+    assert "use cpu or auto" in _fails(capsys, [*base, "--device", "cuda"])
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -156,7 +156,8 @@ class Fit:
             tensors |= {f"watcher.{k}": t for k, t in self.watcher.state().items()}
         meta: dict[str, Any] = {
             "key": self.key, "epoch": p.epoch, "best_score": p.best_score, "best_epoch": p.best_epoch,
-            "seconds": p.seconds, "watcher_seconds": p.watcher_seconds, "history": p.history,
+            "seconds": p.seconds, "watcher_seconds": p.watcher_seconds,
+            "history": [list(row.items()) for row in p.history],  # pairs, for metadata sorts the keys of a mapping
         }  # fmt: skip
         checkpoint.save(self.file, tensors, meta)
 
@@ -183,8 +184,9 @@ class Fit:
             torch.cuda.set_rng_state(tensors["rng.cuda"], device)
         if self.watcher is not None:
             self.watcher.load_state(under("watcher."))
-        reached = {k: meta[k] for k in ("epoch", "best_score", "best_epoch", "seconds", "watcher_seconds", "history")}
-        self.progress = Progress(**reached, best=under("best."))
+        reached = {k: meta[k] for k in ("epoch", "best_score", "best_epoch", "seconds", "watcher_seconds")}
+        history = [dict(row) for row in meta["history"]]
+        self.progress = Progress(**reached, history=history, best=under("best."))
         return self.progress.epoch
 
 

@@ -1,4 +1,4 @@
-"""Files of tensors: what is written is read back, anything else is refused, and nothing is ever half written or executed."""
+"""Files of tensors: what is written is read back, anything else is refused, nothing is half written or executed."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_damaged_and_missing_files_are_refused(tmp_path: Path) -> None:
     file.write_bytes(b"\xff" * 4096)
     with pytest.raises(UserError, match="not a readable safetensors file"):
         checkpoint.load(file)
-    with pytest.raises(UserError, match="missing.safetensors does not exist"):
+    with pytest.raises(UserError, match=r"missing\.safetensors does not exist"):
         checkpoint.load(tmp_path / "missing.safetensors")
     with pytest.raises(UserError):
         checkpoint.load(tmp_path)
@@ -112,15 +112,15 @@ def _no_room(*_: object) -> None:
     raise OSError(28, "No space left on device")
 
 
-@pytest.mark.parametrize("where", ["replace", "chmod", "fdopen"])
+@pytest.mark.parametrize(("where", "name"), [(os, "fdopen"), (Path, "chmod"), (Path, "replace")])
 def test_a_failing_write_leaves_the_old_file_and_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: Any, name: str
 ) -> None:
     file = tmp_path / "a.safetensors"
     checkpoint.save(file, {"weight": torch.ones(2)})
     before = file.read_bytes()
     with monkeypatch.context() as broken:
-        broken.setattr(os, where, _no_room)
+        broken.setattr(where, name, _no_room)
         with pytest.raises(OSError, match="No space left"):
             checkpoint.save(file, {"weight": torch.zeros(2)})
     assert file.read_bytes() == before

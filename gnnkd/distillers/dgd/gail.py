@@ -109,7 +109,7 @@ class Imitation(Watcher):
         return states
 
     def _pooled(self, gradients: Gradients) -> list[Tensor]:
-        rows = [rms_normalised(gradients[name].t()) for name in self.layers.names]
+        rows = [rms_normalised(gradients[name].t().contiguous()) for name in self.layers.names]
         return [resized(g, a) for g, a in zip(rows, self.layers.widths, strict=True)]
 
     def _targets(self, actions: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:

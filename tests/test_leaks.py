@@ -1,0 +1,185 @@
+"""Labels that may not be read are not read: changing them changes no bit of any weight, whatever the method.
+
+Both stages run as the command line runs them. A new method is tested here by being there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from gnnkd import distillers, stages
+from gnnkd.data.dataset import from_arrays
+from gnnkd.data.task import NodeTask, task
+from gnnkd.run import Config, resolve
+from gnnkd.stages import Taught, train_student, train_teacher
+from gnnkd.train import fit
+from gnnkd.train.progress import Silent
+from gnnkd.types import UNKNOWN, Batch
+
+METHODS = sorted(distillers.methods())
+N, C, PART = 120, 3, 30
+"""Nodes and classes; the first 30 nodes train, the next 30 validate."""
+TRAIN, VAL, REST = (np.arange(N) // PART == i if i < 2 else np.arange(N) // PART > 1 for i in range(3))
+SMALL = {"epochs": 6, "width": 8}
+
+
+def _labels(shuffled: Any = None) -> Any:
+    """The classes 0, 1, 2 in turn, permuted among the nodes of one part."""
+    y = np.arange(N) % C
+    if shuffled is not None:
+        y[shuffled] = np.random.default_rng(1).permutation(y[shuffled])
+    return y
+
+
+def _task(shuffled: Any = None) -> NodeTask:
+    """A planted partition with masks; features and edges stay when labels are permuted."""
+    rng, y = np.random.default_rng(0), _labels()
+    a, b = rng.integers(0, N, (2, 8 * N))
+    near = (y[a] == y[b]) | (rng.random(a.size) < 0.1)
+    words = rng.random((N, 30)) < np.where(np.arange(30) % C == y[:, None], 0.4, 0.05)
+    masks = {"train_mask": TRAIN, "val_mask": VAL, "test_mask": REST}
+    arrays = {"edge_index": np.stack([a, b])[:, near], "x": words.astype(np.float32), "y": _labels(shuffled)}
+    return task(from_arrays(arrays | masks), seed=0)
+
+
+def _config(method: str, student: str = "mlp", **options: Any) -> Config:
+    read = {"generators": distillers.methods()[method].wraps}  # others would not look at them
+    levels = {"train": SMALL, "teacher": {"norm": "batch"}, "method": read | options}
+    return resolve("data", student_model=student, method=method, levels=(levels,))
+
+
+@dataclass
+class Steps:
+    """What the only optimisation step in the house was shown, and the weights after it, step by step."""
+
+    batches: list[Batch]
+    weights: list[dict[str, Tensor]]
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
+    """A record of every step of both stages from here on."""
+    record, step = Steps([], []), fit.update
+
+    def update(model: torch.nn.Module, optimizer: Any, distiller: Any, batch: Batch, *rest: Any) -> Any:
+        shown = step(model, optimizer, distiller, batch, *rest)
+        record.batches.append(batch)
+        record.weights.append({name: t.detach().clone() for name, t in model.state_dict().items()})
+        return shown
+
+    monkeypatch.setattr(fit, "update", update)
+    return record
+
+
+def _same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    assert one.keys() == other.keys()
+    return all(torch.equal(t, other[name]) for name, t in one.items())
+
+
+def _weights(taught: Taught) -> dict[str, Tensor]:
+    return taught.predictor.network.state_dict() | (taught.bank.tensors() if taught.bank else {})
+
+
+def _both(data: NodeTask, config: Config) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Weights of the teacher with its generators, and of the student."""
+    taught = train_teacher(data, config, Silent())
+    assert bool(taught.bank and taught.bank.copies) is distillers.methods()[config.method].wraps
+    student, _ = train_student(data, config, taught.logits, taught.bank, Silent())
+    return _weights(taught), student.network.state_dict()
+
+
+CASES = [(method, "mlp", {}) for method in METHODS]
+CASES += [("dgd", "gcn", {"preset": "paper", "base": "kd"}), ("dgd", "sage", {"base": "supervised"})]
+
+
+@pytest.mark.parametrize(("method", "student", "options"), CASES)
+def test_labels_outside_training_and_validation_touch_no_weight(
+    method: str, student: str, options: dict[str, Any]
+) -> None:
+    plain, shuffled = _task(), _task(REST)
+    assert not torch.equal(plain.y, shuffled.y)
+    assert plain.fingerprint == shuffled.fingerprint
+    config = _config(method, student, **options)
+    for one, other in zip(_both(plain, config), _both(shuffled, config), strict=True):
+        assert _same(one, other)
+
+
+@pytest.mark.parametrize("model", ["gcn", "sage"])
+@pytest.mark.parametrize("preset", ["tuned", "paper"])
+def test_labels_of_validation_touch_no_weight_of_any_epoch_of_a_teacher(steps: Steps, preset: str, model: str) -> None:
+    """They choose among epochs, and that is all they do."""
+    plain, shuffled = _task(), _task(VAL)
+    assert not torch.equal(plain.y, shuffled.y)
+    levels = {"train": SMALL, "method": {"preset": preset}}
+    config = resolve("data", teacher_model=model, method="dgd", levels=(levels,))
+    reached = [train_teacher(data, config, Silent()).reached for data in (plain, shuffled)]
+    half = len(steps.weights) // 2
+    assert half == SMALL["epochs"]
+    assert all(_same(*pair) for pair in zip(steps.weights[:half], steps.weights[half:], strict=True))
+    chosen = [[{k: v for k, v in row.items() if k != "val_acc"} for row in r.history] for r in reached]
+    assert chosen[0] == chosen[1], "the generators see the same teacher too"
+    assert reached[0].best_score != reached[1].best_score
+
+
+@pytest.mark.parametrize(("method", "student", "options"), CASES)
+def test_labels_of_validation_touch_no_weight_of_any_epoch_of_a_student(
+    steps: Steps, method: str, student: str, options: dict[str, Any]
+) -> None:
+    """With the teacher's outputs and generators held fixed."""
+    plain, shuffled, config = _task(), _task(VAL), _config(method, student, **options)
+    taught = train_teacher(plain, config, Silent())
+    del steps.weights[:]
+    for data in (plain, shuffled):
+        train_student(data, config, taught.logits, taught.bank, Silent())
+    half = len(steps.weights) // 2
+    assert half == SMALL["epochs"]
+    assert all(_same(*pair) for pair in zip(steps.weights[:half], steps.weights[half:], strict=True))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_step_of_both_stages_sees_training_labels_only(steps: Steps, method: str) -> None:
+    data = _task()
+    _both(data, _config(method))
+    assert len(steps.batches) == 2 * SMALL["epochs"]
+    for batch in steps.batches:
+        assert torch.equal(batch.labelled, data.split.train)
+        assert (batch.y[~batch.labelled] == UNKNOWN).all()
+        assert torch.equal(batch.y[batch.labelled], data.y[batch.labelled])
+
+
+def test_a_batch_blanks_what_is_not_labelled_and_leaves_the_task_alone() -> None:
+    data = _task()
+    before = data.y.clone()
+    for mask in (data.split.train, data.split.val, torch.zeros(N, dtype=torch.bool)):
+        batch = data.batch(mask)
+        assert torch.equal(batch.y != UNKNOWN, mask)
+    assert torch.equal(data.y, before)
+    assert (data.y != UNKNOWN).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_these_tests_would_notice(method: str) -> None:
+    """Labels of training nodes do change teacher and student; and a stage that reads all labels would be caught."""
+    config = _config(method)
+    for one, other in zip(_both(_task(), config), _both(_task(TRAIN), config), strict=True):
+        assert not _same(one, other)
+
+
+def test_a_stage_that_reads_all_labels_would_be_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    teaching = stages.teaching
+
+    def careless(model: Any, batch: Batch, validation: tuple[Tensor, Tensor], *rest: Any, **named: Any) -> Any:
+        every = torch.ones_like(batch.labelled)
+        return teaching(model, replace(batch, y=validation[0], labelled=every), validation, *rest, **named)
+
+    monkeypatch.setattr(stages, "teaching", careless)
+    config = _config("supervised")
+    one, other = (train_teacher(data, config, Silent()) for data in (_task(), _task(REST)))
+    assert not _same(_weights(one), _weights(other))
