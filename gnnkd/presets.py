@@ -17,6 +17,7 @@ TEACHERS: dict[tuple[str, str, str], Settings] = {
     ("cora", ANY, ANY): {"input_dropout": 0.5},
     ("citeseer", ANY, ANY): {"layers": 2, "input_dropout": 0.5, "weight_decay": 0.005},
     ("citeseer", "public", ANY): {"weight_decay": 5e-4},
+    ("amazon-photo", ANY, ANY): {"epochs": 200},
 }
 """By dataset, protocol and model; a later entry that matches beats an earlier one, option by option."""
 

@@ -144,3 +144,21 @@ def test_space_pairs_need_channels_that_correspond() -> None:
         actions = watcher._pooled(gradients)
         pairs = watcher._pairs(actions, output, actions)
         assert [len(p) for p in pairs] == [1, kinds]
+
+
+def test_dead_channels_count_for_nothing() -> None:
+    """A channel that dies takes its stale average along; whether there are ten or none, the living learn the same."""
+    batch, output, gradient = planted()
+    found = []
+    for dead in (0, 10):
+        h = torch.cat([output.hidden["w"], torch.zeros(N, dead)], dim=1)  # type: ignore[list-item]
+        g = torch.cat([gradient, torch.zeros(A, dead)], dim=1)
+        watcher = Imitation(LAYERS, GeneratorSettings(centre=False), seed=0)
+        for epoch in range(40):
+            alive_then = g if epoch else torch.cat([gradient, torch.ones(A, dead)], dim=1)
+            shown = Output(output.logits, {"w": h})
+            log = watcher.watch(batch, lambda _, o=shown, g=alive_then: (o, {"w": g}), Step(epoch, 40))
+        found.append(float(log["imitation/w/generator"]))
+        assert not watcher._averages[0][D:].any()
+    assert found[1] > 0.5
+    assert abs(found[0] - found[1]) < 0.15

@@ -31,7 +31,7 @@ from ...types import Batch, Operand, Output, Step
 from ..base import Gradients, Look, Watcher
 from .bank import Bank, Copy, Layers
 from .fusion import resized, rms_normalised
-from .measure import cosine
+from .measure import alive, cosine, mean_over
 from .settings import GeneratorSettings
 
 Pairs = list[tuple[Channels, Tensor]]
@@ -113,11 +113,15 @@ class Imitation(Watcher):
         return [resized(g, a) for g, a in zip(rows, self.layers.widths, strict=True)]
 
     def _targets(self, actions: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """What is to be imitated, and the moving averages behind it; rows of channels that are dead now are zero."""
         keep = float(self.settings.average or 0.0)
         if not keep:
             return actions, []
         before = self._averages or actions
-        averages = [keep * old + (1 - keep) * new for old, new in zip(before, actions, strict=True)]
+        averages = [
+            torch.where(alive(new)[:, None], keep * old + (1 - keep) * new, 0.0)
+            for old, new in zip(before, actions, strict=True)
+        ]
         return [rms_normalised(g) for g in averages], averages
 
     def _pairs(self, targets: list[Tensor], output: Output, actions: list[Tensor]) -> list[Pairs]:
@@ -164,25 +168,25 @@ class Imitation(Watcher):
         fake = mu + self._generator(i).sigma().detach() * self._noise(mu)
         on_real, on_fake = judge.logit(embedded, real), judge.logit(embedded, fake)
         want = torch.full_like(on_real, 1 - float(self.settings.smoothing or 0.0))
-        loss = F.binary_cross_entropy_with_logits(on_real, want) + F.softplus(on_fake).mean()
+        losses = F.binary_cross_entropy_with_logits(on_real, want, reduction="none") + F.softplus(on_fake)
         if self.settings.penalty:
             share = torch.rand(real.shape[0], 1, generator=self.rng, device=real.device)
             slope = judge.slope(embedded, share * real + (1 - share) * fake)
-            loss = loss + self.settings.penalty * ((slope.square().sum(1) + 1e-12).sqrt() - 1).square().mean()
-        return loss
+            losses = losses + self.settings.penalty * ((slope.square().sum(1) + 1e-12).sqrt() - 1).square()
+        return mean_over(losses, alive(real))
 
     def _generator_loss(self, i: int, embedded: Tensor, real: Tensor, mu: Tensor) -> Tensor:
-        judge, sigma = self._judge(i), self._generator(i).sigma()
+        judge, sigma, living = self._judge(i), self._generator(i).sigma(), alive(real)
         if self.settings.estimator == "score":
             sample = (mu + sigma * self._noise(mu)).detach()
             reward = F.logsigmoid(judge.logit(embedded, sample)).detach()
             log_density = (-0.5 * ((sample - mu) / sigma).square() - sigma.log()).sum(dim=1)
-            loss = -((reward - reward.mean()) * log_density).mean()
+            losses = -(reward - mean_over(reward, living)) * log_density
         else:
-            loss = F.softplus(-judge.logit(embedded, mu + sigma * self._noise(mu))).mean()
+            losses = F.softplus(-judge.logit(embedded, mu + sigma * self._noise(mu)))
         if self.settings.clone_weight:
-            loss = loss + self.settings.clone_weight * (mu - real).square().sum(dim=1).mean()
-        return loss
+            losses = losses + self.settings.clone_weight * (mu - real).square().sum(dim=1)
+        return mean_over(losses, living)
 
     def _noise(self, like: Tensor) -> Tensor:
         return torch.randn(like.shape, generator=self.rng, device=like.device, dtype=like.dtype)
