@@ -99,7 +99,7 @@ def train_student(
     on_graph = nn.needs_graph(config.student_model)
     wraps = distillers.methods()[config.method].wraps
     options = {name: value for name, value in config.options.items() if name != "base"}
-    context = (bank,) if wraps else ()
+    context = (bank, task.seed) if wraps else ()
     distiller = distillers.build(
         config.method, *context, base=config.base or "auto", student_needs_graph=on_graph, **options
     )

@@ -54,6 +54,7 @@ class Dgd(Distiller):
     Args:
         base: the method whose loss is minimised and whose gradients are moved; it must keep the default gradients.
         bank: the teacher's generators; None only when `k` or `beta` is 0.
+        seed: of what the controls draw, so that paired seeds meet different draws.
         preset: "tuned" or "paper"; it fills `beta` and `limit`.
         beta: weight of the bias, at least 0; 0 is the base method.
         limit: largest size of the bias relative to the gradient, above 0; 0 sets no limit.
@@ -71,6 +72,7 @@ class Dgd(Distiller):
         self,
         base: Distiller,
         bank: Bank | None,
+        seed: int = 0,
         *,
         preset: Literal["tuned", "paper"] = "tuned",
         beta: float | None = None,
@@ -83,7 +85,7 @@ class Dgd(Distiller):
     ) -> None:
         if type(base).gradients is not Distiller.gradients:
             raise ValueError(f"method.base {type(base).__name__} has gradients of its own; DGD needs a plain one")
-        self.base, self.bank, self.preset = base, bank, preset
+        self.base, self.bank, self.seed, self.preset = base, bank, seed, preset
         self.needs_teacher = base.needs_teacher
         self.beta = _at_least("beta", PRESETS[preset]["beta"] if beta is None else beta, 0)
         self.limit = _at_least("limit", PRESETS[preset]["limit"] if limit is None else limit, 0) or None
@@ -146,7 +148,7 @@ class Dgd(Distiller):
             return fusion.uniform(gradient)
         if self._rules is None:
             assert self.bank is not None
-            self._rules = _Guesses(self.bank, self.k, self.control, batch)
+            self._rules = _Guesses(self.bank, self.k, self.control, self.seed, batch)
         guesses = [fusion.resized(g, gradient.shape[1]) for g in self._rules.of(name, names, operands[name])]
         if self.fusion == "direct":
             return fusion.direct(gradient, guesses)
@@ -160,14 +162,15 @@ class Dgd(Distiller):
 class _Guesses:
     """Guesses of the averaged generators for a student's layers; those at a constant operand are kept."""
 
-    def __init__(self, bank: Bank, k: int, control: str, batch: Batch) -> None:
+    def __init__(self, bank: Bank, k: int, control: str, seed: int, batch: Batch) -> None:
         device = batch.index.device
         self.bank, self.shuffled = bank, control == "shuffled"
-        generators = bank.untrained(seed=1) if control == "untrained" else bank.averaged(k)
+        generators = bank.untrained(seed=seed) if control == "untrained" else bank.averaged(k)
         self.generators = [g.to(device) for g in generators]
         self.sketch: CSR | None = sketch_matrix(batch.index, bank.layers.n_nodes, bank.layers.m)
         self._constant: dict[str, tuple[Operand, list[Tensor]]] = {}
         self._orders: dict[str, Tensor] = {}
+        self._rng = torch.Generator().manual_seed(seed)
 
     @torch.no_grad()
     def of(self, name: str, names: list[str], h: Operand) -> list[Tensor]:
@@ -181,14 +184,14 @@ class _Guesses:
         if self.shuffled:
             order = self._order(name, states.n_channels)
             guesses = [g[order] for g in guesses]
-        self._constant[name] = (h, guesses)
+        if not (isinstance(h, Tensor) and h.requires_grad):  # a kept operand must not keep its graph
+            self._constant[name] = (h, guesses)
         return guesses
 
     def _order(self, name: str, n: int) -> Tensor:
         """A fixed permutation of the channels: guesses from shuffled states are shuffled guesses."""
         if name not in self._orders:
-            rng = torch.Generator().manual_seed(len(self._orders))
-            self._orders[name] = torch.randperm(n, generator=rng).to(self.sketch.device if self.sketch else "cpu")
+            self._orders[name] = torch.randperm(n, generator=self._rng).to(self.generators[0].weight.device)
         return self._orders[name]
 
 
