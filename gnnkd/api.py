@@ -39,11 +39,15 @@ class Distilled:
     val_acc: float
     teacher_test_acc: float
 
-    def predict(self, x: Tensor | np.ndarray | CSR, graph: Graph | Tensor | None = None) -> Int[Tensor, " N"]:
+    def predict(
+        self, x: Tensor | np.ndarray | CSR, graph: Graph | Tensor | np.ndarray | None = None
+    ) -> Int[Tensor, " N"]:
         """Class of each row, as a label of the training data; an MLP student needs no graph."""
         return self.student.predict(x, graph)
 
-    def predict_proba(self, x: Tensor | np.ndarray | CSR, graph: Graph | Tensor | None = None) -> Float[Tensor, "N C"]:
+    def predict_proba(
+        self, x: Tensor | np.ndarray | CSR, graph: Graph | Tensor | np.ndarray | None = None
+    ) -> Float[Tensor, "N C"]:
         """Probability of each class."""
         return self.student.predict_proba(x, graph)
 

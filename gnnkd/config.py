@@ -25,7 +25,7 @@ NAMED = {"teacher": "teacher_model", "student": "student_model", "method": "meth
 
 VALUES = {
     "dataset": ("NAME", "cora, citeseer, pubmed, amazon-photo, digits, or the path of a graph's .npz file (digits)"),
-    "teacher_model": ("NAME", "gcn, sage (gcn); short: --teacher"),
+    "teacher_model": ("NAME", "gcn, sage, mlp (gcn); short: --teacher"),
     "student_model": ("NAME", "mlp, gcn, sage (mlp); short: --student"),
     "method": ("NAME", "dgd, glnn, kd, supervised (dgd)"),
     "mode": ("MODE", "tea trains the teacher, stu the student, tea/stu both (tea/stu)"),
@@ -188,7 +188,7 @@ def level(tree: Mapping[str, Any], where: str) -> Level:
         elif name in VALUES or name in SWITCHES:
             _put(found.values, name, value, where)
         else:
-            raise unknown(f"key in {where}:", str(key), [*VALUES, *SWITCHES, *GROUPS])
+            raise unknown(f"key in {where}:", str(key), list(dict.fromkeys([*VALUES, *SWITCHES, *GROUPS])))
     for name, target in NAMED.items():
         if "name" in found.groups.get(name, {}):
             _put(found.values, target, found.groups[name].pop("name"), where)

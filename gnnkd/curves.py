@@ -20,8 +20,14 @@ Panel = Callable[["Axes"], None]
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLES = ("-", "--", "-.", ":")
 COLUMNS = 3
-KINDS = ("generator", "persistence", "shuffled", "ceiling")
-"""Imitation cosines that are drawn, where a history has them."""
+KINDS = {
+    "generator": "guess, target",
+    "persistence": "last target, target",
+    "shuffled": "guess on shuffled states, target",
+    "generator_raw": "guess, one gradient",
+    "ceiling": "noise ceiling for one gradient",
+}
+"""Imitation cosines that are drawn, where a history has them, and what they compare."""
 
 
 def draw(history: History, file: Path, *, title: str, best_epoch: int | None = None) -> None:
@@ -123,8 +129,8 @@ def _biases(history: History, keys: list[str]) -> Panel:
 
 def _imitation(history: History, weight: str, keys: list[str]) -> Panel:
     def panel(axes: Axes) -> None:
-        named = [(f"imitation/{weight}/{kind}", kind) for kind in KINDS]
-        _lines(axes, history, [(key, kind) for key, kind in named if key in keys])
+        named = [(f"imitation/{weight}/{kind}", words) for kind, words in KINDS.items()]
+        _lines(axes, history, [(key, words) for key, words in named if key in keys])
         axes.axhline(0, color="0.6", linewidth=0.8)
         axes.set_ylim(top=1.02)
         axes.set_ylabel(f"imitation (cosine)\n{weight}")

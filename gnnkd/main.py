@@ -72,6 +72,8 @@ def run(request: Request) -> None:
     from gnnkd.places import writable
     from gnnkd.train.progress import progress
 
+    if request.mode == "tea/stu":
+        request.config.check_generators()
     device = options.device(request.device)
     writable(request.out)
     dataset = _load(request)
@@ -187,14 +189,14 @@ def _stage(
 ) -> dict[str, Any]:
     """Train one network unless it is there already, and print its result."""
     from gnnkd import api, messages
-    from gnnkd.places import claim, read_json, summarise
+    from gnnkd.places import claim, read_result, summarise
 
     if claim(place, description, resume=request.resume, overwrite=overwrite):
         run_stage = api.run_teacher if place.teacher is None else api.run_student
         result = run_stage(task, request.config, place, resume=request.resume, progress=shown)
     else:
         _say(request, f"{place.folder} is finished, with the same configuration: reused (--overwrite runs it again)")
-        result = read_json(place.result)
+        result = read_result(place.result)
     summarise(place)
     print(messages.line(result, place.folder))
     return result

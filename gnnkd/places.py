@@ -25,7 +25,7 @@ FILES = (
     "curves.png",
 )
 """All that a run may leave in its folder."""
-NOT_SHARED = ("seed", "fingerprint")
+NOT_SHARED = ("seed", "fingerprint", "content")
 """What differs between two seeds of one configuration."""
 
 
@@ -142,6 +142,24 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+RESULT = ("dataset", "protocol", "setting", "teacher_model", "student_model", "method", "seed", "test_acc", "val_acc",
+          "n_parameters", "seconds", "config")  # fmt: skip
+"""What others read from a result."""
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """The content of a `result.json`.
+
+    Raises:
+        UserError: as `read_json`, and for a missing entry.
+    """
+    result = read_json(path)
+    missing = [name for name in RESULT if name not in result]
+    if missing:
+        raise UserError(f"{path} lacks {', '.join(missing)}; run it again with --overwrite")
+    return result
+
+
 def claim(place: Place, description: Mapping[str, Any], *, resume: bool = False, overwrite: bool = False) -> bool:
     """Make a place ready for the run described; False if that run is finished there already, and stays.
 
@@ -157,19 +175,14 @@ def claim(place: Place, description: Mapping[str, Any], *, resume: bool = False,
     elif left - {"config.json"}:
         _check_same(place, description)
         if place.finished:
-            read_json(place.result)
+            read_result(place.result)
             return False
         if place.checkpoint.exists() and not resume:
             raise UserError(
                 f"{place.folder} holds an unfinished run of this configuration; continue it with --resume "
                 "or start anew with --overwrite"
             )
-    try:
-        write_json(place.config, description)
-    except OSError as problem:
-        raise UserError(
-            f"{place.folder} cannot be written ({problem.strerror}); choose another folder with --out"
-        ) from None
+    write_json(place.config, description)
     return True
 
 
@@ -223,13 +236,18 @@ def check_teacher(teacher: Place, wanted: Mapping[str, Any], given: frozenset[st
         UserError: it was trained on other data or another split, or is not what the user asks for.
     """
     there = read_json(teacher.config)
-    read_json(teacher.result)
+    read_result(teacher.result)
     retrain = "train another one with --mode tea and a --tag, or replace it with --overwrite"
-    if there.get("fingerprint") != wanted["fingerprint"]:
-        raise UserError(
-            f"the teacher in {teacher.folder} was trained on another split, graph or order of nodes than this student "
-            f"would be ({said(differences(there, wanted)[:1])}); {retrain}"
-        )
+    for key, what in (
+        ("fingerprint", "another split, graph or order of nodes"),
+        ("content", "other features or labels"),
+    ):
+        if there.get(key) != wanted[key]:
+            known = [c for c in differences(there, wanted) if c[0].startswith("data.")]
+            raise UserError(
+                f"the teacher in {teacher.folder} was trained on {what} than this student would be"
+                f"{f' ({said(known)})' if known else ''}; {retrain}"
+            )
     changed = [
         (key, old, new)
         for key, old, new in differences(there, wanted)
@@ -253,7 +271,7 @@ def summarise(place: Place) -> dict[str, Any]:
     for folder in place.folder.parent.glob("seed*"):
         other = Place(folder)
         if other.finished and other.config.exists() and shared(read_json(other.config)) == same:
-            result = read_json(other.result)
+            result = read_result(other.result)
             found[int(result["seed"])] = result
     seeds = sorted(found)
     test = _spread([found[k]["test_acc"] for k in seeds])
@@ -282,8 +300,11 @@ def writable(out: Path) -> None:
         UserError: the folder, or the first of its parents that exists, is no folder or cannot be written.
     """
     there = out
-    while not there.exists() and there != there.parent:
-        there = there.parent
+    try:
+        while not there.exists() and there != there.parent:
+            there = there.parent
+    except OSError as problem:
+        raise UserError(f"--out: no folder can have that name ({problem.strerror})") from None
     if not there.is_dir():
         raise UserError(f"--out {out}: {there} is not a folder; choose another one with --out")
     if not os.access(there, os.W_OK | os.X_OK):

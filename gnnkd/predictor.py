@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gnnkd import nn
+from gnnkd.data.edges import checked, merged
 from gnnkd.data.features import row_normalised
 from gnnkd.errors import UserError
 from gnnkd.graph.structure import CSR, Graph
@@ -33,6 +34,8 @@ class Predictor:
         options: of its constructor.
         classes: original label of each class id.
         features: "row" if features are divided by their row sum, "raw" if not.
+        n_features: width of a row.
+        undirected: whether an edge list is mirrored, as the training data was.
     """
 
     network: nn.Network
@@ -41,12 +44,17 @@ class Predictor:
     classes: tuple[int, ...]
     features: str
     n_features: int
+    undirected: bool = True
 
-    def logits(self, x: Tensor | np.ndarray | CSR, graph: Graph | Tensor | None = None) -> Float[Tensor, "N C"]:
-        """Logits of rows `x` [N, D]; `graph` (a `Graph` or an edge list [2, E]) for networks that pass messages.
+    def logits(
+        self, x: Tensor | np.ndarray | CSR, graph: Graph | Tensor | np.ndarray | None = None
+    ) -> Float[Tensor, "N C"]:
+        """Logits of rows `x` [N, D]; a graph for networks that pass messages.
+
+        An edge list [2, E] is merged and mirrored as the training data was; a `Graph` is taken as it is.
 
         Raises:
-            UserError: rows of another width, or a missing graph.
+            UserError: rows of another width or not finite, a missing graph, or edges out of range.
         """
         rows = x if isinstance(x, (Tensor, CSR)) else torch.as_tensor(np.asarray(x))
         if len(rows.shape) != 2 or rows.shape[1] != self.n_features:
@@ -57,18 +65,31 @@ class Predictor:
             )
         device = next(self.network.parameters()).device
         rows = rows.to(device) if isinstance(rows, CSR) else rows.to(device, torch.float32)
+        if not bool((rows.values() if isinstance(rows, CSR) else rows).isfinite().all()):
+            raise UserError("x holds values that are not finite; fill them in before predicting")
         if self.features == "row":
             rows = row_normalised(rows, "x")
         self.network.eval()
         with torch.no_grad():
-            output: Output = self.network(rows, None if graph is None else graph.to(device))
+            output: Output = self.network(rows, None if graph is None else self._graph(graph, rows.shape[0]).to(device))
         return output.logits
 
-    def predict_proba(self, x: Tensor | np.ndarray | CSR, graph: Graph | Tensor | None = None) -> Float[Tensor, "N C"]:
+    def _graph(self, graph: Graph | Tensor | np.ndarray, n_nodes: int) -> Graph:
+        if isinstance(graph, Graph):
+            return graph
+        edges = checked(np.asarray(torch.as_tensor(graph).cpu()), n_nodes, "edge_index")
+        found, _ = merged(edges, n_nodes, undirected=self.undirected)
+        return Graph.from_edge_index(torch.from_numpy(found), n_nodes)
+
+    def predict_proba(
+        self, x: Tensor | np.ndarray | CSR, graph: Graph | Tensor | np.ndarray | None = None
+    ) -> Float[Tensor, "N C"]:
         """Probability of each class, columns in the order of `classes`."""
         return self.logits(x, graph).softmax(dim=1)
 
-    def predict(self, x: Tensor | np.ndarray | CSR, graph: Graph | Tensor | None = None) -> Int[Tensor, " N"]:
+    def predict(
+        self, x: Tensor | np.ndarray | CSR, graph: Graph | Tensor | np.ndarray | None = None
+    ) -> Int[Tensor, " N"]:
         """Most probable class of each row, as a label of the training data."""
         found = self.logits(x, graph).argmax(dim=1)
         return torch.tensor(self.classes, device=found.device)[found]
@@ -87,6 +108,7 @@ class Predictor:
             "classes": list(self.classes),
             "features": self.features,
             "n_features": self.n_features,
+            "undirected": self.undirected,
         }
         checkpoint.save(Path(folder) / "model.safetensors", self.network.state_dict(), meta)
 
@@ -102,11 +124,11 @@ def load(folder: Path | str) -> Predictor:
     tensors, meta = checkpoint.load(file)
     if meta.get("format") != FORMAT:
         raise UserError(f"{file} was not written by this version of gnnkd")
-    network = nn.MODELS[meta["model"]](meta["n_features"], len(meta["classes"]), **meta["options"])
     try:
+        network = nn.MODELS[meta["model"]](meta["n_features"], len(meta["classes"]), **meta["options"])
         network.load_state_dict(tensors)
-    except RuntimeError:
+        network.eval()
+        named = {key: meta[key] for key in ("options", "features", "n_features", "undirected")}
+        return Predictor(network, meta["model"], classes=tuple(meta["classes"]), **named)
+    except (KeyError, TypeError, ValueError, RuntimeError):
         raise UserError(f"{file} holds other tensors than its description says; train it again") from None
-    network.eval()
-    classes = tuple(meta["classes"])
-    return Predictor(network, meta["model"], meta["options"], classes, meta["features"], meta["n_features"])

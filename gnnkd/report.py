@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from gnnkd.errors import UserError
-from gnnkd.places import read_json, shared
+from gnnkd.places import read_result, shared
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -44,7 +44,7 @@ def rows(folder: Path) -> list[Row]:
     """
     found: dict[tuple[Path, str], list[Result]] = {}
     for file in sorted(folder.rglob("result.json")):
-        result = read_json(file)
+        result = read_result(file)
         same = json.dumps(shared(result["config"]), sort_keys=True)
         found.setdefault((file.parent.parent, same), []).append(result)
     if not found:

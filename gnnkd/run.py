@@ -66,6 +66,16 @@ class Config:
     generators: GeneratorSettings | None
     given: frozenset[str]
 
+    def check_generators(self) -> None:
+        """Refuse, before anything is trained, a method that needs generators and will have none.
+
+        Raises:
+            UserError: it does.
+        """
+        wraps, chosen = distillers.methods()[self.method].wraps, self.options
+        if wraps and self.generators is None and chosen.get("beta") != 0 and chosen.get("k") != 0:
+            raise UserError(f"method.generators is false, and {self.method} learns from them; leave it out")
+
     def describe_teacher(self, task: NodeTask) -> dict[str, Any]:
         """All that determines the teacher's result, as plain values."""
         return _where(self, task) | {
@@ -93,6 +103,7 @@ def _where(config: Config, task: NodeTask) -> dict[str, Any]:
         "setting": task.setting,
         "seed": task.seed,
         "fingerprint": task.fingerprint,
+        "content": task.content,
         "data": options.plain(config.data) | {"normalise": task.features},
     }
 
@@ -189,6 +200,10 @@ def _network(group: str, model: str, values: Mapping[str, Any]) -> tuple[dict[st
         return {name: found[name] for name in of_network}, TrainSettings(**{n: found[n] for n in of_training})
     except UserError as mistake:
         raise UserError(f"{group}: {mistake}") from None
+    except RuntimeError:  # sizes beyond what a tensor can have
+        raise UserError(
+            f"{group}: layers and width make no network that a machine can hold; give smaller ones"
+        ) from None
 
 
 def _method(

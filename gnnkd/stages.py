@@ -23,7 +23,7 @@ from gnnkd.data.task import NodeTask
 from gnnkd.distillers.dgd.bank import Bank
 from gnnkd.errors import UserError
 from gnnkd.metrics import accuracy
-from gnnkd.places import Place, read_json
+from gnnkd.places import Place, read_json, read_result
 from gnnkd.predictor import Predictor
 from gnnkd.run import Config
 from gnnkd.train import checkpoint
@@ -54,8 +54,10 @@ def _seeded(task: NodeTask) -> Iterator[None]:
         yield
 
 
-def _predictor(network: nn.Network, name: str, options: Mapping[str, Any], task: NodeTask) -> Predictor:
-    return Predictor(network, name, options, task.classes, task.features, task.n_features)
+def _predictor(
+    network: nn.Network, name: str, options: Mapping[str, Any], task: NodeTask, *, undirected: bool
+) -> Predictor:
+    return Predictor(network, name, options, task.classes, task.features, task.n_features, undirected)
 
 
 def train_teacher(
@@ -77,7 +79,7 @@ def train_teacher(
         )
         reached = _run(fit, progress, f"teacher {config.teacher_model}, seed {task.seed}", resume=resume)
         logits = outputs(network, batch)
-    predictor = _predictor(network, config.teacher_model, config.teacher, task)
+    predictor = _predictor(network, config.teacher_model, config.teacher, task, undirected=config.data.undirected)
     return Taught(predictor, logits, watcher.bank if watcher else None, reached)
 
 
@@ -122,7 +124,8 @@ def train_student(
         title = f"student {config.student_model} by {config.method}, seed {task.seed}"
         reached = _run(fit, progress, title, resume=resume)
     network.eval()
-    return _predictor(network, config.student_model, config.student, task), reached
+    predictor = _predictor(network, config.student_model, config.student, task, undirected=config.data.undirected)
+    return predictor, reached
 
 
 def _network(name: str, options: Mapping[str, Any], task: NodeTask) -> nn.Network:
@@ -168,11 +171,11 @@ def run_student(task: NodeTask, config: Config, place: Place, *, resume: bool, p
     teacher = cached_outputs(place.teacher.outputs, task)
     bank = None
     if distillers.methods()[config.method].wraps and place.teacher.generators.exists():
-        bank = Bank.restored(*checkpoint.load(place.teacher.generators))
+        bank = stored_bank(place.teacher.generators)
     predictor, reached = train_student(task, config, teacher, bank, progress, place=place, resume=resume)
     test = accuracy(outputs(predictor.network, task.batch(task.split.train)), task.y, task.split.test)
     names = {"student_model": config.student_model, "method": config.method, "base": config.base}
-    more = {"teacher_test_acc": read_json(place.teacher.result)["test_acc"]}
+    more = {"teacher_test_acc": read_result(place.teacher.result)["test_acc"]}
     return _finish(task, config, place, predictor, reached, test, names | more)
 
 
@@ -183,9 +186,23 @@ def cached_outputs(file: Path, task: NodeTask) -> Float[Tensor, "N C"]:
         UserError: they were computed on other rows, another graph or another split.
     """
     tensors, meta = checkpoint.load(file)
+    if not {"logits", "index"} <= tensors.keys():
+        raise UserError(f"{file} holds no teacher's outputs; train the teacher again with --mode tea --overwrite")
     if meta.get("fingerprint") != task.fingerprint or not torch.equal(tensors["index"], task.index.cpu()):
         raise UserError(f"{file} holds outputs on other nodes, another graph or split; train the teacher again")
     return tensors["logits"].to(task.y.device)
+
+
+def stored_bank(file: Path) -> Bank:
+    """The generators of a teacher.
+
+    Raises:
+        UserError: the file holds something else.
+    """
+    try:
+        return Bank.restored(*checkpoint.load(file))
+    except (KeyError, TypeError, IndexError):
+        raise UserError(f"{file} holds no generators; train the teacher again with --mode tea --overwrite") from None
 
 
 def _finish(

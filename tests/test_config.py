@@ -194,3 +194,14 @@ def test_a_broken_file_is_named_and_runs_nothing(
     assert said in str(mistake.value)
     assert file in str(mistake.value) or said.startswith("it must be")
     assert not (tmp_path / "PLANTED").exists()
+
+
+def test_the_help_names_every_model_and_method() -> None:
+    from gnnkd import distillers, nn
+    from gnnkd.config import VALUES
+
+    for name in distillers.methods():
+        assert name in VALUES["method"][1]
+    for name in nn.MODELS:
+        assert name in VALUES["teacher_model"][1]
+        assert name in VALUES["student_model"][1]

@@ -41,7 +41,10 @@ def read(
         UserError: no such file, not of this format, damaged, or with arrays that make no graph.
     """
     path = Path(path)
-    arrays = _arrays(path)
+    try:
+        arrays = _arrays(path)
+    except OSError as error:
+        raise UserError(f"dataset {path.name[:60]}... cannot be opened: {error.strerror or error}") from error
     return from_arrays(arrays, name=name or path.stem, where=str(path), undirected=undirected, published=published)
 
 

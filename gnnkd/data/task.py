@@ -77,6 +77,15 @@ class NodeTask:
             digest.update(mask.cpu().numpy().astype("u1").tobytes())
         return digest.hexdigest()
 
+    @cached_property
+    def content(self) -> str:
+        """SHA-256 of features, labels and classes, which a result depends on and `fingerprint` leaves out."""
+        digest = hashlib.sha256(f"{tuple(self.x.shape)}|{self.classes}".encode())
+        x = (self.x.rowptr, self.x.col, self.x.values()) if isinstance(self.x, CSR) else (self.x,)
+        for part in (*x, self.y):
+            digest.update(part.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
     def batch(self, labelled: Bool[Tensor, " N"]) -> Batch:
         """All nodes at once; only the labels in `labelled` can be read."""
         return Batch.of(self.x, self.y, self.graph, labelled, self.index)

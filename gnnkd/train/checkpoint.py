@@ -15,7 +15,20 @@ from ..errors import UserError
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file atomically: a reader sees the old content or the new one."""
+    """Write a file atomically: a reader sees the old content or the new one.
+
+    Raises:
+        UserError: it cannot be written (no right, no space, no folder).
+    """
+    try:
+        _replace(path, content)
+    except OSError as problem:
+        raise UserError(
+            f"{path} cannot be written ({problem.strerror}); free space, or choose another folder with --out"
+        ) from None
+
+
+def _replace(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

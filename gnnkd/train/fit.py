@@ -103,6 +103,8 @@ class Fit:
                     report.update(step.epoch, {name: row[name] for name in row if "/" not in name and name != "epoch"})
                 if self.file is not None and (interrupted() or p.epoch % self.settings.checkpoint_every == 0):
                     self.save()
+        if interrupted():  # whoever handles the signal may have let it pass: what is not finished must not look so
+            raise KeyboardInterrupt
         self.model.load_state_dict(p.best)
         return p
 
@@ -198,8 +200,9 @@ def _floats(scalars: dict[str, Tensor]) -> dict[str, float]:
 
 
 def _check_finite(step: Step, scalars: dict[str, float]) -> None:
-    if not all(math.isfinite(v) for v in scalars.values()):
-        shown = ", ".join(f"{name} {value:.4g}" for name, value in scalars.items() if "/" not in name)
-        raise DivergedError(
-            f"the loss is not finite at epoch {step.epoch} ({shown}); try a smaller train.lr or method.beta"
-        )
+    wrong = [name for name, value in scalars.items() if not math.isfinite(value)]
+    if wrong:
+        terms = [name for name in scalars if "/" not in name and name not in wrong]
+        shown = ", ".join(f"{name} {scalars[name]:.4g}" for name in [*wrong[:3], *terms])
+        what = "method.generator_lr" if wrong[0].startswith("imitation/") else "train.lr or method.beta"
+        raise DivergedError(f"the loss is not finite at epoch {step.epoch} ({shown}); try a smaller {what}")

@@ -26,7 +26,9 @@ def deferred() -> Iterator[Callable[[], int]]:
             raise KeyboardInterrupt
         received.append(number)
 
-    former = {number: signal.signal(number, hold) for number in (signal.SIGINT, signal.SIGTERM)}
+    # A process in a script's background inherits "ignore", and then goes on ignoring.
+    heard = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
+    former = {number: signal.signal(number, hold) for number in heard}
     try:
         yield lambda: received[0] if received else 0
     finally:

@@ -162,3 +162,37 @@ def test_dead_channels_count_for_nothing() -> None:
         assert not watcher._averages[0][D:].any()
     assert found[1] > 0.5
     assert abs(found[0] - found[1]) < 0.15
+
+
+def test_the_features_states_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gnnkd.distillers.dgd import gail
+
+    batch, output, gradient = planted()
+    seen: list[int] = []
+    real = gail.channels
+    monkeypatch.setattr(gail, "channels", lambda h, r, *, centre: seen.append(id(h)) or real(h, r, centre=centre))
+    layers = Layers(("w", "v"), (A, A), N, N)
+    watcher = Imitation(layers, GeneratorSettings(), seed=0)
+    for epoch in range(4):
+        shown = Output(output.logits, {"w": batch.x, "v": torch.randn(N, D)})
+        watcher.watch(batch, lambda _, o=shown: (o, {"w": gradient, "v": gradient}), Step(epoch, 4))
+    assert seen.count(id(batch.x)) == 1
+    assert len(seen) == 5
+
+
+def test_generators_that_have_learned_nothing_are_not_kept() -> None:
+    batch, output, gradient = planted()
+    watcher = Imitation(LAYERS, GeneratorSettings(), seed=0)
+    for epoch in range(2):
+        watcher.watch(batch, lambda _: (output, {"w": gradient}), Step(epoch, 2))
+        watcher.validated(0.5)
+        assert len(watcher.bank.copies) == epoch
+
+
+def test_shuffling_keeps_the_living_among_themselves() -> None:
+    watcher = Imitation(LAYERS, GeneratorSettings(), seed=0)
+    living = torch.rand(200) < 0.5
+    order = watcher._shuffled(living)
+    assert torch.equal(order.sort().values, torch.arange(200))
+    assert torch.equal(living[order], living)
+    assert (order[living] != torch.arange(200)[living]).float().mean() > 0.9

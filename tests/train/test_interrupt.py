@@ -111,3 +111,21 @@ def test_nothing_is_held_outside_the_main_thread() -> None:
     thread.start()
     thread.join()
     assert reached == [EPOCHS]
+
+
+def test_a_process_told_to_ignore_an_interrupt_goes_on(tmp_path: Path) -> None:
+    """Scripts run commands in the background with SIGINT ignored; a run cut off there must not pass for finished."""
+    former = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert _fit(_Signalling(2, signal.SIGINT), tmp_path / "c").run().epoch == EPOCHS
+    finally:
+        signal.signal(signal.SIGINT, former)
+
+
+def test_a_handler_that_lets_the_signal_pass_does_not_make_a_run_finished() -> None:
+    former = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            _fit(_Signalling(2, signal.SIGINT)).run()
+    finally:
+        signal.signal(signal.SIGINT, former)

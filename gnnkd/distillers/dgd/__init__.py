@@ -99,12 +99,15 @@ class Dgd(Distiller):
 
     def wants_clean(self, step: Step) -> bool:
         """The states are dropout-free when the generators saw dropout-free ones."""
-        return self._active(step) and self.bank is not None and bool(self.bank.settings.clean)
+        reads = self._active(step) and self.control != "uniform"
+        return reads and self.bank is not None and bool(self.bank.settings.clean)
 
     def missing(self) -> str | None:
         """Generators, unless beta or k is 0."""
         if self.beta > 0 and self.k > 0 and (self.bank is None or not self.bank.copies):
             return "dgd needs a teacher with generators: train it with method.generators=true and at least 2 epochs"
+        if self.bank is not None and self.k > self.bank.settings.keep:
+            return f"method.k is {self.k}; the teacher kept {self.bank.settings.keep} generators (method.keep)"
         return self.base.missing()
 
     def loss(self, batch: Batch, student: Output, teacher: Output | None, step: Step) -> dict[str, Tensor]:
@@ -115,6 +118,7 @@ class Dgd(Distiller):
         self, terms: Mapping[str, Tensor], params: Mapping[str, Tensor], batch: Batch, student: Output, step: Step
     ) -> Gradients:
         """The base's gradients, moved towards their fusion with the generators' guesses."""
+        self._sizes = {}
         if not self._active(step):
             return self.base.gradients(terms, params, batch, student, step)
         flat = self.control == "flat"
@@ -128,7 +132,6 @@ class Dgd(Distiller):
         )
         found = {name: g.detach() for name, g in found.items()}
         operands = (student.clean or student).hidden
-        self._sizes = {}
         for name in names if self.layers == "all" else names[-1:]:
             gradient = found[name].t()
             fused = self._fused(gradient, name, names, operands, batch)

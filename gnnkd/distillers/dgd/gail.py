@@ -19,7 +19,7 @@ from typing import cast, final
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ...graph.channels import Channels, channels
@@ -66,7 +66,7 @@ class Imitation(Watcher):
             for part in (self.generators, self.judges)
         ]
         self._sketch: CSR | None = None
-        self._constant: tuple[Operand | None, Channels | None] = (None, None)
+        self._constant: tuple[Operand, Channels] | None = None
         self._states: list[Channels] = []
         self._actions: list[Tensor] = []
         self._averages: list[Tensor] = []
@@ -88,25 +88,24 @@ class Imitation(Watcher):
             if step.epoch % CEILING_EVERY == 0:
                 log |= self._ceiling(look)
             log |= self._learn(self._pairs(targets, output, actions))
-        self._states = [self._state(output.hidden[name]) for name in self.layers.names]
+        self._states = [self._state(output.hidden[name], batch.x) for name in self.layers.names]
         self._actions, self._averages = actions, averages
         return log
 
     def validated(self, score: float) -> None:
-        """Keep a copy if the teacher has rarely been better."""
-        if self._states:
+        """Keep a copy if the teacher has rarely been better; the first epoch has taught the generators nothing yet."""
+        if self._epoch > 0:
             self.bank.offer(score, self._epoch, [self._generator(i) for i in range(len(self.generators))])
 
     # -- states and actions ------------------------------------------------------------------------------------
 
-    def _state(self, h: Operand) -> Channels:
-        """States of an operand; those of a constant one, the features, are computed once."""
-        operand, states = self._constant
-        if states is None or operand is not h:
-            states = channels(h, self._sketch, centre=bool(self.settings.centre))
-            if not (isinstance(h, Tensor) and h.requires_grad):
-                self._constant = (h, states)
-        return states
+    def _state(self, h: Operand, x: Operand) -> Channels:
+        """States of an operand; those of the features themselves never change and are computed once."""
+        if h is not x:
+            return channels(h, self._sketch, centre=bool(self.settings.centre))
+        if self._constant is None or self._constant[0] is not x:
+            self._constant = (x, channels(x, self._sketch, centre=bool(self.settings.centre)))
+        return self._constant[1]
 
     def _pooled(self, gradients: Gradients) -> list[Tensor]:
         rows = [rms_normalised(gradients[name].t().contiguous()) for name in self.layers.names]
@@ -118,10 +117,7 @@ class Imitation(Watcher):
         if not keep:
             return actions, []
         before = self._averages or actions
-        averages = [
-            torch.where(alive(new)[:, None], keep * old + (1 - keep) * new, 0.0)
-            for old, new in zip(before, actions, strict=True)
-        ]
+        averages = [_moved(keep, old, new) for old, new in zip(before, actions, strict=True)]
         return [rms_normalised(g) for g in averages], averages
 
     def _pairs(self, targets: list[Tensor], output: Output, actions: list[Tensor]) -> list[Pairs]:
@@ -200,7 +196,7 @@ class Imitation(Watcher):
         keep = float(self.settings.average or 0.0)
         for i, name in enumerate(self.layers.names):
             mu = self._generator(i)(self._states[i].project)
-            order = torch.randperm(mu.shape[0], generator=self.rng, device=mu.device)
+            order = self._shuffled(alive(targets[i]))
             previous = rms_normalised(self._averages[i]) if keep else self._actions[i]
             log |= {
                 f"imitation/{name}/generator": cosine(mu, targets[i]),
@@ -210,6 +206,13 @@ class Imitation(Watcher):
                 f"imitation/{name}/persistence_raw": cosine(self._actions[i], actions[i]),
             }
         return log
+
+    def _shuffled(self, living: Bool[Tensor, " D"]) -> Int[Tensor, " D"]:
+        """An order that permutes the living rows among themselves and leaves the others."""
+        keys = torch.rand(living.shape[0], generator=self.rng, device=living.device) + ~living
+        order = torch.empty_like(keys, dtype=torch.long)
+        order[torch.argsort((~living).int(), stable=True)] = torch.argsort(keys)
+        return order
 
     def _ceiling(self, look: Look) -> dict[str, Tensor]:
         """Square root of the cosine of two gradients under two dropout masks: what any guess could reach."""
@@ -252,6 +255,12 @@ class Imitation(Watcher):
             Copy(float(score), int(epoch), _under(tensors, f"bank.{rank}.tensor."))
             for rank, (score, epoch) in enumerate(s.tolist() for s in scores)
         ]
+
+
+def _moved(keep: float, old: Tensor, new: Tensor) -> Tensor:
+    """A step of the moving average; a channel that is dead now is zero, one that has come back starts anew."""
+    known = torch.where(alive(old)[:, None], old, new)
+    return torch.where(alive(new)[:, None], keep * known + (1 - keep) * new, 0.0)
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
