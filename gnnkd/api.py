@@ -13,6 +13,7 @@ from torch import Tensor
 from gnnkd import options as checks
 from gnnkd.data.graphs import from_pyg
 from gnnkd.data.task import task as make_task
+from gnnkd.errors import UserError
 from gnnkd.graph.structure import CSR, Graph
 from gnnkd.metrics import accuracy
 from gnnkd.predictor import Predictor, load
@@ -31,13 +32,18 @@ __all__ = ["Distilled", "Predictor", "distill", "load", "run_student", "run_teac
 @final
 @dataclass(frozen=True)
 class Distilled:
-    """A student and its teacher. Accuracies lie in [0, 1]; test accuracy is of nodes that no choice has seen."""
+    """A student and its teacher.
+
+    Accuracies lie in [0, 1]; test accuracy is of nodes that no choice has seen. `notes` say what reading the data
+    changed.
+    """
 
     student: Predictor
     teacher: Predictor
     test_acc: float
     val_acc: float
     teacher_test_acc: float
+    notes: tuple[str, ...] = ()
 
     def predict(
         self, x: Tensor | np.ndarray | CSR, graph: Graph | Tensor | np.ndarray | None = None
@@ -91,6 +97,8 @@ def distill(
     config = resolve(
         "data", split=split, teacher_model=teacher, student_model=student, method=method, levels=(options or {},)
     )
+    if config.data.k is not None:
+        raise UserError("data.k is of graphs made from features; this one has its edges: leave it out")
     where = checks.device(device)
     dataset = from_pyg(data, undirected=config.data.undirected)
     task = make_task(
@@ -111,4 +119,5 @@ def distill(
         test_acc=accuracy(logits, task.y, test),
         val_acc=reached.best_score,
         teacher_test_acc=accuracy(taught.logits, task.y, test),
+        notes=task.notes,
     )

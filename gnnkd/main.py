@@ -204,7 +204,7 @@ def _stage(
 
 def _say(request: Request, text: str) -> None:
     if not request.quiet:
-        print(text, file=sys.stderr)
+        print(text)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -120,6 +121,7 @@ def word(name: str, value: Any, allowed: Iterable[str]) -> str:
 
 def seed(value: Any) -> int:
     """A seed, which numpy limits to 0 .. 2^32 - 1."""
+    value = value if isinstance(value, bool) or not hasattr(value, "__index__") else operator.index(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**32:
         raise UserError(f"seed is {_shown(value)}; it must be a whole number from 0 to {2**32 - 1}")
     return value
@@ -153,6 +155,8 @@ def layered(levels: Iterable[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict
         for group in level:
             if group not in GROUPS:
                 raise unknown("group of options", group, GROUPS)
+            if not isinstance(level[group], Mapping):
+                raise UserError(f"{group} is {_shown(level[group])}; it must be a mapping of options to values")
         both = level.get("train", {})
         for group, merged in found.items():
             merged.update(both if group in ("teacher", "student") else {})

@@ -89,7 +89,7 @@ def test_a_finished_run_is_reused_and_overwrite_runs_it_again(
     assert main(base) == 0
     assert main(base) == 0
     assert len(trained) == 2
-    assert "reused" in capsys.readouterr().err
+    assert "reused" in capsys.readouterr().out
     assert main([*base, "--overwrite"]) == 0
     assert len(trained) == 4
 

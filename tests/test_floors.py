@@ -16,6 +16,7 @@ FLOORS = {
     "graph": 1.0,
     "metrics": 1.0,
     "optimizers": 1.0,
+    "tensors": 1.0,
     "nn": 2.0,
     "data": 2.5,
     "distillers": 3.0,

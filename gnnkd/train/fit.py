@@ -17,6 +17,7 @@ from ..distillers.base import Distiller, Watcher
 from ..errors import UserError
 from ..metrics import accuracy
 from ..optimizers import flat, unflatten
+from ..tensors import under
 from ..types import Batch, Output, Step
 from . import checkpoint
 from .interrupt import deferred
@@ -175,20 +176,20 @@ class Fit:
             raise UserError(f"{self.file} is of another configuration; use --overwrite to start anew")
         device = self.batch.y.device
 
-        def under(prefix: str) -> dict[str, Tensor]:
-            found = {k[len(prefix) :]: t for k, t in tensors.items() if k.startswith(prefix)}
+        def there(prefix: str) -> dict[str, Tensor]:
+            found = under(tensors, prefix)
             return {k: t if t.dtype == torch.uint8 else t.to(device) for k, t in found.items()}
 
-        self.model.load_state_dict(under("model."))
-        unflatten(self.optimizer, under("optimizer."))
+        self.model.load_state_dict(there("model."))
+        unflatten(self.optimizer, there("optimizer."))
         torch.set_rng_state(tensors["rng.cpu"])
         if "rng.cuda" in tensors and device.type == "cuda":
             torch.cuda.set_rng_state(tensors["rng.cuda"], device)
         if self.watcher is not None:
-            self.watcher.load_state(under("watcher."))
+            self.watcher.load_state(there("watcher."))
         reached = {k: meta[k] for k in ("epoch", "best_score", "best_epoch", "seconds", "watcher_seconds")}
         history = [dict(row) for row in meta["history"]]
-        self.progress = Progress(**reached, history=history, best=under("best."))
+        self.progress = Progress(**reached, history=history, best=there("best."))
         return self.progress.epoch
 
 

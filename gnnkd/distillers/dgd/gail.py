@@ -18,7 +18,6 @@ from collections.abc import Mapping
 from typing import cast, final
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -27,11 +26,13 @@ from ...graph.sketch import sketch_matrix
 from ...graph.structure import CSR
 from ...nn.agent import Discriminator, Generator
 from ...optimizers import assign, flat, unflatten
+from ...tensors import listed, under
 from ...types import Batch, Operand, Output, Step
 from ..base import Gradients, Look, Watcher
 from .bank import Bank, Copy, Layers
 from .fusion import resized, rms_normalised
-from .measure import alive, cosine, mean_over
+from .measure import alive, cosine
+from .objectives import generator_loss, judge_loss
 from .settings import GeneratorSettings
 
 Pairs = list[tuple[Channels, Tensor]]
@@ -134,22 +135,24 @@ class Imitation(Watcher):
 
     def _learn(self, pairs: list[Pairs]) -> dict[str, Tensor]:
         """Alternating steps; what a state contributes to the verdict changes with the judge only, so it is kept."""
-        cases = [(i, state.project, real) for i, kinds in enumerate(pairs) for state, real in kinds]
+        weight = float(self.settings.clone_weight or 0.0)
+        # The first pair of a layer is the one in time, and the only one that is cloned.
+        cases = [
+            (i, state.project, real, 0.0 if kind else weight)
+            for i, kinds in enumerate(pairs)
+            for kind, (state, real) in enumerate(kinds)
+        ]
         log: dict[str, Tensor] = {}
         learn_generator, learn_judge = self._optimizers
-        embedded = [self._judge(i).embed(project) for i, project, _ in cases]
+        embedded = [self._judge(i).embed(project) for i, project, *_ in cases]
         for _ in range(int(self.settings.steps or 1)):
-            means = [self._generator(i)(project) for i, project, _ in cases]
-            judged = [
-                self._judge_loss(i, e, real, mu.detach())
-                for (i, _, real), e, mu in zip(cases, embedded, means, strict=True)
-            ]
+            means = [self._generator(i)(project) for i, project, *_ in cases]
+            both = list(zip(cases, embedded, means, strict=True))
+            judged = [self._judged(i, e, real, mu.detach()) for (i, _, real, _), e, mu in both]
             log["imitation/discriminator_loss"] = _descend(learn_judge, judged)
-            embedded = [self._judge(i).embed(project) for i, project, _ in cases]
-            fooled = [
-                self._generator_loss(i, e.detach(), real, mu)
-                for (i, _, real), e, mu in zip(cases, embedded, means, strict=True)
-            ]
+            embedded = [self._judge(i).embed(project) for i, project, *_ in cases]
+            both = list(zip(cases, embedded, means, strict=True))
+            fooled = [self._fooled(i, e.detach(), real, mu, clone) for (i, _, real, clone), e, mu in both]
             log["imitation/generator_loss"] = _descend(learn_generator, fooled)
         return log
 
@@ -159,30 +162,17 @@ class Imitation(Watcher):
     def _judge(self, i: int) -> Discriminator:
         return cast("Discriminator", self.judges[i])
 
-    def _judge_loss(self, i: int, embedded: Tensor, real: Tensor, mu: Tensor) -> Tensor:
-        judge = self._judge(i)
+    def _judged(self, i: int, embedded: Tensor, real: Tensor, mu: Tensor) -> Tensor:
+        s = self.settings
         fake = mu + self._generator(i).sigma().detach() * self._noise(mu)
-        on_real, on_fake = judge.logit(embedded, real), judge.logit(embedded, fake)
-        want = torch.full_like(on_real, 1 - float(self.settings.smoothing or 0.0))
-        losses = F.binary_cross_entropy_with_logits(on_real, want, reduction="none") + F.softplus(on_fake)
-        if self.settings.penalty:
-            share = torch.rand(real.shape[0], 1, generator=self.rng, device=real.device)
-            slope = judge.slope(embedded, share * real + (1 - share) * fake)
-            losses = losses + self.settings.penalty * ((slope.square().sum(1) + 1e-12).sqrt() - 1).square()
-        return mean_over(losses, alive(real))
+        share = torch.rand(real.shape[0], 1, generator=self.rng, device=real.device) if s.penalty else None
+        smoothing, penalty = float(s.smoothing or 0.0), float(s.penalty or 0.0)
+        return judge_loss(self._judge(i), embedded, real, fake, share, smoothing=smoothing, penalty=penalty)
 
-    def _generator_loss(self, i: int, embedded: Tensor, real: Tensor, mu: Tensor) -> Tensor:
-        judge, sigma, living = self._judge(i), self._generator(i).sigma(), alive(real)
-        if self.settings.estimator == "score":
-            sample = (mu + sigma * self._noise(mu)).detach()
-            reward = F.logsigmoid(judge.logit(embedded, sample)).detach()
-            log_density = (-0.5 * ((sample - mu) / sigma).square() - sigma.log()).sum(dim=1)
-            losses = -(reward - mean_over(reward, living)) * log_density
-        else:
-            losses = F.softplus(-judge.logit(embedded, mu + sigma * self._noise(mu)))
-        if self.settings.clone_weight:
-            losses = losses + self.settings.clone_weight * (mu - real).square().sum(dim=1)
-        return mean_over(losses, living)
+    def _fooled(self, i: int, embedded: Tensor, real: Tensor, mu: Tensor, clone: float) -> Tensor:
+        sigma, noise = self._generator(i).sigma(), self._noise(mu)
+        how = self.settings.estimator
+        return generator_loss(self._judge(i), embedded, real, mu, sigma, noise, estimator=how, clone_weight=clone)
 
     def _noise(self, like: Tensor) -> Tensor:
         return torch.randn(like.shape, generator=self.rng, device=like.device, dtype=like.dtype)
@@ -241,18 +231,18 @@ class Imitation(Watcher):
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Continue from `state()`."""
-        self.generators.load_state_dict(_under(tensors, "generators."))
-        self.judges.load_state_dict(_under(tensors, "judges."))
+        self.generators.load_state_dict(under(tensors, "generators."))
+        self.judges.load_state_dict(under(tensors, "judges."))
         for which, optimizer in enumerate(self._optimizers):
-            unflatten(optimizer, _under(tensors, f"optimizer.{which}."))
+            unflatten(optimizer, under(tensors, f"optimizer.{which}."))
         self.rng.set_state(tensors["rng"].cpu())
-        self._actions = _listed(tensors, "actions.")
-        self._averages = _listed(tensors, "averages.")
+        self._actions = listed(tensors, "actions.")
+        self._averages = listed(tensors, "averages.")
         n_states = len(self._actions)
-        self._states = [Channels.restored(_under(tensors, f"states.{i}.")) for i in range(n_states)]
-        scores = _listed(tensors, "bank.", ".score")
+        self._states = [Channels.restored(under(tensors, f"states.{i}.")) for i in range(n_states)]
+        scores = listed(tensors, "bank.", ".score")
         self.bank.copies = [
-            Copy(float(score), int(epoch), _under(tensors, f"bank.{rank}.tensor."))
+            Copy(float(score), int(epoch), under(tensors, f"bank.{rank}.tensor."))
             for rank, (score, epoch) in enumerate(s.tolist() for s in scores)
         ]
 
@@ -261,17 +251,6 @@ def _moved(keep: float, old: Tensor, new: Tensor) -> Tensor:
     """A step of the moving average; a channel that is dead now is zero, one that has come back starts anew."""
     known = torch.where(alive(old)[:, None], old, new)
     return torch.where(alive(new)[:, None], keep * known + (1 - keep) * new, 0.0)
-
-
-def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k[len(prefix) :]: t for k, t in tensors.items() if k.startswith(prefix)}
-
-
-def _listed(tensors: Mapping[str, Tensor], prefix: str, suffix: str = "") -> list[Tensor]:
-    found: list[Tensor] = []
-    while (key := f"{prefix}{len(found)}{suffix}") in tensors:
-        found.append(tensors[key])
-    return found
 
 
 def _descend(optimizer: torch.optim.Optimizer, losses: list[Tensor]) -> Float[Tensor, ""]:
