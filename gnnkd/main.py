@@ -149,7 +149,7 @@ def _check_teachers(request: Request, branch: Branch) -> None:
 
 def _seed(request: Request, task: NodeTask, shown: Progress) -> dict[str, Any]:
     """Both stages of one seed, or the one asked for; the result of the last."""
-    from gnnkd.places import check_teacher
+    from gnnkd.claims import check_teacher
 
     branch, wanted = _branch(request, task), request.config.describe_teacher(task)
     if request.mode == "stu":
@@ -166,7 +166,8 @@ def _seed(request: Request, task: NodeTask, shown: Progress) -> dict[str, Any]:
 
 def _place_of_teacher(request: Request, branch: Branch, seed: int, wanted: dict[str, Any]) -> Place:
     """`teacher@tag` with a tag, unless a student follows and the plain teacher is finished and the same."""
-    from gnnkd.places import differences, read_json
+    from gnnkd.claims import differences
+    from gnnkd.places import read_json
 
     untagged = branch.teacher(seed)
     if not request.tag or request.mode == "tea":
@@ -189,7 +190,8 @@ def _stage(
 ) -> dict[str, Any]:
     """Train one network unless it is there already, and print its result."""
     from gnnkd import api, messages
-    from gnnkd.places import claim, read_result, summarise
+    from gnnkd.claims import claim
+    from gnnkd.places import read_result, summarise
 
     if claim(place, description, resume=request.resume, overwrite=overwrite):
         run_stage = api.run_teacher if place.teacher is None else api.run_student

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -14,17 +14,6 @@ from typing import Any, final
 from gnnkd.errors import UserError
 from gnnkd.train.checkpoint import write_json
 
-FILES = (
-    "model.safetensors",
-    "generators.safetensors",
-    "outputs.safetensors",
-    "checkpoint.safetensors",
-    "config.json",
-    "result.json",
-    "metrics.jsonl",
-    "curves.png",
-)
-"""All that a run may leave in its folder."""
 NOT_SHARED = ("seed", "fingerprint", "content")
 """What differs between two seeds of one configuration."""
 
@@ -158,107 +147,6 @@ def read_result(path: Path) -> dict[str, Any]:
     if missing:
         raise UserError(f"{path} lacks {', '.join(missing)}; run it again with --overwrite")
     return result
-
-
-def claim(place: Place, description: Mapping[str, Any], *, resume: bool = False, overwrite: bool = False) -> bool:
-    """Make a place ready for the run described; False if that run is finished there already, and stays.
-
-    The description is written to `config.json`. Nothing that a run left is lost unless `overwrite` says so.
-
-    Raises:
-        UserError: another configuration lies there, an unfinished run (without `resume`), damaged files, or the folder
-            cannot be written.
-    """
-    left = {name for name in FILES if (place.folder / name).exists()}
-    if overwrite:
-        _cleared(place)
-    elif left - {"config.json"}:
-        _check_same(place, description)
-        if place.finished:
-            read_result(place.result)
-            return False
-        if place.checkpoint.exists() and not resume:
-            raise UserError(
-                f"{place.folder} holds an unfinished run of this configuration; continue it with --resume "
-                "or start anew with --overwrite"
-            )
-    write_json(place.config, description)
-    return True
-
-
-def _cleared(place: Place) -> None:
-    # The result goes first: what is left when this is interrupted counts as unfinished.
-    for name in ("result.json", *FILES):
-        try:
-            (place.folder / name).unlink(missing_ok=True)
-        except OSError as problem:
-            raise UserError(f"{place.folder / name} cannot be removed ({problem.strerror})") from None
-
-
-def _check_same(place: Place, description: Mapping[str, Any]) -> None:
-    if not place.config.exists():
-        raise UserError(f"{place.folder} holds a run without config.json; choose a --tag, or --overwrite it")
-    changed = differences(read_json(place.config), description)
-    if changed:
-        raise UserError(
-            f"{place.folder} holds a run of another configuration: {said(changed)}; choose a --tag, or --overwrite it"
-        )
-
-
-def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """What differs between two descriptions: dotted key, value there, value here, None for a missing one."""
-    old, new = dict(_flat(there)), dict(_flat(here))
-    return [(key, old.get(key), new.get(key)) for key in new | old if old.get(key) != new.get(key)]
-
-
-def said(changed: list[tuple[str, Any, Any]], most: int = 3) -> str:
-    """Differences in words."""
-    shown = ", ".join(
-        f"{key} is {json.dumps(old)} there and {json.dumps(new)} here" for key, old, new in changed[:most]
-    )
-    return shown + (f", and {len(changed) - most} more" if len(changed) > most else "")
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
-
-
-def check_teacher(teacher: Place, wanted: Mapping[str, Any], given: frozenset[str]) -> dict[str, Any]:
-    """The description of a finished teacher that a student of the task `wanted` may learn from.
-
-    Its own options may differ from those of `wanted` unless the user gave them himself (`given`).
-
-    Raises:
-        UserError: it was trained on other data or another split, or is not what the user asks for.
-    """
-    there = read_json(teacher.config)
-    read_result(teacher.result)
-    retrain = "train another one with --mode tea and a --tag, or replace it with --overwrite"
-    for key, what in (
-        ("fingerprint", "another split, graph or order of nodes"),
-        ("content", "other features or labels"),
-    ):
-        if there.get(key) != wanted[key]:
-            known = [c for c in differences(there, wanted) if c[0].startswith("data.")]
-            raise UserError(
-                f"the teacher in {teacher.folder} was trained on {what} than this student would be"
-                f"{f' ({said(known)})' if known else ''}; {retrain}"
-            )
-    changed = [
-        (key, old, new)
-        for key, old, new in differences(there, wanted)
-        if key.startswith("data.") or key == "teacher_model" or key in given
-    ]
-    if changed:
-        raise UserError(
-            f"the teacher in {teacher.folder} is another one: {said(changed)}; leave that out "
-            f"(student.X sets the student alone), or {retrain}"
-        )
-    return there
 
 
 def summarise(place: Place) -> dict[str, Any]:

@@ -24,6 +24,7 @@ FLOORS = {
     "api": 5.0,
     "curves": 5.0,
     "options": 5.0,
+    "claims": 5.0,
     "places": 5.0,
     "predictor": 5.0,
     "presets": 5.0,
