@@ -92,7 +92,7 @@ def test_the_module_says_what_departs_from_the_paper(method: str) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_options_are_keyword_only_with_types_and_defaults(method: str) -> None:
     kind = distillers.methods()[method]
-    context = ["base", "bank"] if kind.wraps else []
+    context = ["base", "bank", "seed"] if kind.wraps else []
     parameters = inspect.signature(kind, eval_str=True).parameters
     options = [p for name, p in parameters.items() if name not in context]
     assert all(p.kind is p.KEYWORD_ONLY for p in options)

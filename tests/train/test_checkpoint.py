@@ -121,7 +121,7 @@ def test_a_failing_write_leaves_the_old_file_and_no_other(
     before = file.read_bytes()
     with monkeypatch.context() as broken:
         broken.setattr(where, name, _no_room)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(UserError, match="No space left"):
             checkpoint.save(file, {"weight": torch.zeros(2)})
     assert file.read_bytes() == before
     assert list(tmp_path.iterdir()) == [file]
