@@ -21,13 +21,12 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 STYLES = ("-", "--", "-.", ":")
 COLUMNS = 3
 KINDS = {
-    "generator": "guess, target",
-    "persistence": "last target, target",
-    "shuffled": "guess on shuffled states, target",
-    "generator_raw": "guess, one gradient",
-    "ceiling": "noise ceiling for one gradient",
+    "generator": "guess",
+    "persistence": "persistence",
+    "shuffled": "shuffled",
+    "ceiling": "ceiling*",
 }
-"""Imitation cosines that are drawn, where a history has them, and what they compare."""
+"""Imitation cosines that are drawn, where a history has them. *The ceiling of one gradient, not of an average."""
 
 
 def draw(history: History, file: Path, *, title: str, best_epoch: int | None = None) -> None:
@@ -133,6 +132,6 @@ def _imitation(history: History, weight: str, keys: list[str]) -> Panel:
         _lines(axes, history, [(key, words) for key, words in named if key in keys])
         axes.axhline(0, color="0.6", linewidth=0.8)
         axes.set_ylim(top=1.02)
-        axes.set_ylabel(f"imitation (cosine)\n{weight}")
+        axes.set_ylabel(f"imitation (cosine; *: one gradient)\n{weight}")
 
     return panel
