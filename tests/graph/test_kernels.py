@@ -114,7 +114,7 @@ def test_the_path_of_other_devices_gives_the_same(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_the_gpu_agrees_with_the_cpu() -> None:
     a, x = random_csr(50, 40, 300), torch.randn(40, 8, dtype=DOUBLE)
-    on_gpu = x.cuda().requires_grad_()
+    on_gpu = x.to("cuda").requires_grad_()
     out = neighbour_sum(a.to("cuda"), on_gpu)
     assert torch.allclose(out.cpu(), neighbour_sum(a, x))
     (by_x,) = grad(out.square().sum(), on_gpu)
