@@ -82,12 +82,14 @@ class Output:
     `hidden` maps the name of each weight matrix, in forward order, to the operand [N, in] that it multiplies (in the
     transform-first order `A(XW)`, so a graph layer and a linear layer mean the same thing by it). `raw` maps the same
     names, from the second layer on, to the previous layer's output [N, in] before normalisation and activation.
-    `clean` is the same batch through the same weights without dropout, there when a method asked for it.
+    `averaged` names the weight matrices whose outputs are the mean of several equal blocks of rows (attention heads),
+    with the number of blocks. `clean` is the same batch through the same weights without dropout, there when a method asked for it.
     """
 
     logits: Float[Tensor, "N C"]
     hidden: Mapping[str, Operand] = field(default_factory=dict)
     raw: Mapping[str, Tensor] = field(default_factory=dict)
+    averaged: Mapping[str, int] = field(default_factory=dict)
     clean: Output | None = None
 
 

@@ -25,6 +25,7 @@ class GCNConv(nn.Module):
     """
 
     weights: ClassVar[tuple[str, ...]] = ("lin.weight",)
+    averaged: ClassVar[int] = 1
 
     def __init__(self, in_channels: int, out_channels: int, *, bias: bool = True) -> None:
         super().__init__()

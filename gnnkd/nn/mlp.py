@@ -17,6 +17,7 @@ class Linear(nn.Linear):
     """x W^T + b for dense and sparse `x`; initialised as `torch.nn.Linear`."""
 
     weights: ClassVar[tuple[str, ...]] = ("weight",)
+    averaged: ClassVar[int] = 1
 
     @property
     def out_channels(self) -> int:

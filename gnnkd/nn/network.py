@@ -16,7 +16,7 @@ from gnnkd.nn.dropout import check, drop
 from gnnkd.types import Output
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {"none": nn.Identity, "batch": nn.BatchNorm1d, "layer": nn.LayerNorm}
-"""What may stand between a hidden layer and its ReLU."""
+"""What may stand between a hidden layer and its activation."""
 
 
 @runtime_checkable
@@ -31,22 +31,35 @@ class Layer(Protocol):
     def weights(self) -> tuple[str, ...]:
         """Names of the weight matrices that multiply the layer's input, in forward order."""
 
+    @property
+    def averaged(self) -> int:
+        """How many equal blocks of outputs (attention heads) the layer averages; 1 for none."""
+
 
 @final
 class Network(nn.Module):
-    """Per layer: dropout, the layer, then (but for the last) norm and ReLU.
+    """Per layer: dropout, the layer, then (but for the last) norm and activation.
 
     Args:
         layers: at least one.
         dropout: share of hidden units dropped, in [0, 1).
         input_dropout: share of input features dropped, in [0, 1).
         norm: `none`, `batch` or `layer`.
+        activation: of hidden layers, elementwise.
 
     Raises:
         UserError: an option outside its range.
     """
 
-    def __init__(self, layers: Sequence[Layer], *, dropout: float, input_dropout: float, norm: str) -> None:
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        *,
+        dropout: float,
+        input_dropout: float,
+        norm: str,
+        activation: Callable[[Tensor], Tensor] = F.relu,
+    ) -> None:
         super().__init__()
         check(dropout)
         check(input_dropout, "input_dropout")
@@ -55,7 +68,14 @@ class Network(nn.Module):
         self.layers = nn.ModuleList(cast("Sequence[nn.Module]", layers))
         self.norms = nn.ModuleList(NORMS[norm](layer.out_channels) for layer in layers[:-1])
         self.rates = (input_dropout, *[dropout] * (len(layers) - 1))
+        self.activation = activation
         self.weights = [[f"layers.{i}.{name}" for name in layer.weights] for i, layer in enumerate(layers)]
+        self.averaged = {
+            name: layer.averaged
+            for layer, names in zip(layers, self.weights, strict=True)
+            for name in names
+            if layer.averaged > 1
+        }
 
     def forward(self, x: Float[Tensor, "N D"] | CSR, graph: Graph | Int[Tensor, "2 E"] | None = None) -> Output:
         """Logits, and by name of each weight matrix its operand and the layer output that this was made from.
@@ -72,11 +92,11 @@ class Network(nn.Module):
         for layer, names, rate, norm in zip(self.layers, self.weights, self.rates, [None, *self.norms], strict=True):
             if out is not None and norm is not None:
                 raw.update(dict.fromkeys(names, out))
-                x = F.relu(norm(out))
+                x = self.activation(norm(out))
             x = drop(x, rate, self.training)
             hidden.update(dict.fromkeys(names, x))
             out = cast("Tensor", layer(x, graph))
-        return Output(cast("Tensor", out), hidden, raw)
+        return Output(cast("Tensor", out), hidden, raw, self.averaged)
 
 
 def dimensions(in_channels: int, out_channels: int, *, layers: int, width: int) -> list[tuple[int, int]]:

@@ -7,7 +7,7 @@ gcn:  x'_v = W_l (x_v + sum(x_u : u -> v)) / (deg v + 1) + b
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import final
+from typing import ClassVar, final
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -38,6 +38,8 @@ class SAGEConv(nn.Module):
     Raises:
         UserError: an unknown aggregator.
     """
+
+    averaged: ClassVar[int] = 1
 
     def __init__(self, in_channels: int, out_channels: int, *, aggregator: str = "mean", bias: bool = True) -> None:
         super().__init__()

@@ -70,4 +70,5 @@ def _detached(output: Output) -> Output:
     def free(h: Mapping[str, object]) -> dict[str, object]:
         return {name: t.detach() if isinstance(t, Tensor) and t.requires_grad else t for name, t in h.items()}
 
-    return Output(output.logits.detach(), free(output.hidden), free(output.raw))  # type: ignore[arg-type]
+    hidden, raw = free(output.hidden), free(output.raw)
+    return Output(output.logits.detach(), hidden, raw, output.averaged)  # type: ignore[arg-type]
