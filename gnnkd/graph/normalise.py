@@ -37,6 +37,11 @@ def mean_with_self(a: CSR) -> CSR:
     return mean(_with_loops(a, torch.ones_like(a.col, dtype=torch.bool), a.values().new_ones(a.shape[0])))
 
 
+def looped(a: CSR) -> CSR:
+    """The places of A + I without weights: every edge as often as it is there, every self loop once."""
+    return _with_loops(a, a.row != a.col, a.values().new_ones(a.shape[0])).with_value(None)
+
+
 def _with_loops(a: CSR, kept: Bool[Tensor, " E"], loop: Float[Tensor, " N"]) -> CSR:
     """The kept entries of `a` and a self loop on each node."""
     if a.shape[0] != a.shape[1]:

@@ -36,6 +36,13 @@ class Pattern:
         rows = torch.arange(self.shape[0], device=self.col.device, dtype=self.col.dtype)
         return rows.repeat_interleave(self.rowptr.diff(), output_size=self.col.numel())
 
+    @cached_property
+    def _back(self) -> Int[Tensor, " E"]:
+        """The order that undoes the flip by which this pattern came about."""
+        origin = self._origin() if self._origin is not None else None
+        assert origin is not None
+        return torch.argsort(origin.flipped[1]).to(self.col.dtype)
+
     @property
     def flipped(self) -> tuple[Pattern, Int[Tensor, " E"]]:
         """The transposed pattern and `order`: the transposed matrix has the values `value[order]`."""
@@ -43,7 +50,7 @@ class Pattern:
             return self._flipped
         origin = self._origin() if self._origin is not None else None
         if origin is not None:
-            return origin, torch.argsort(origin.flipped[1])
+            return origin, self._back
         rows, columns = self.shape
         order = torch.argsort(self.col, stable=True)  # entries are in row order, so a stable sort keeps rows ascending
         other = Pattern(pointers(self.col, columns), self.row[order], (columns, rows))

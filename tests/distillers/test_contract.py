@@ -21,6 +21,7 @@ from gnnkd.distillers.dgd.bank import Bank, Layers
 from gnnkd.distillers.dgd.settings import GeneratorSettings
 from gnnkd.errors import UserError
 from gnnkd.graph.structure import CSR, Graph
+from gnnkd.options import of
 from gnnkd.run import resolve
 from gnnkd.types import Batch, Output, Step
 
@@ -62,10 +63,12 @@ def _made(method: str, batch: Batch, **options: Any) -> Distiller:
     return distillers.build(method, *context, **options)
 
 
-def _shown(batch: Batch, distiller: Distiller, student: str) -> tuple[nn.Network, Output, Output]:
+def _shown(batch: Batch, distiller: Distiller, student: str) -> tuple[torch.nn.Module, Output, Output]:
     """A student, its output in training, and the output of a teacher."""
     torch.manual_seed(0)
-    network = nn.MODELS[student](D, C, layers=2, width=8)
+    small = {"layers": 2, "width": 8}
+    options = {name: small[name] for name in of(nn.MODELS[student]) if name in small}
+    network = nn.MODELS[student](D, C, **options)
     output = network(batch.x, batch.graph)
     if distiller.wants_clean(STEP):
         with torch.no_grad():

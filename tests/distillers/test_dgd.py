@@ -35,7 +35,7 @@ def problem(*, sparse: bool = False) -> tuple[Batch, Output]:
 
 def bank(m: int = N, layers: int = 3) -> Bank:
     names = tuple(f"layers.{i}.lin.weight" for i in range(layers))
-    made = Bank(Layers(names, (*[8] * (layers - 1), C), m, N), GeneratorSettings().resolved())
+    made = Bank(Layers(names, (*[8] * (layers - 1), C), (1,) * layers, m, N), GeneratorSettings().resolved())
     for epoch in range(3):
         made.offer(0.5, epoch, made.untrained(seed=epoch))
     return made

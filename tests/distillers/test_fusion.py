@@ -133,3 +133,21 @@ def test_scale_free() -> None:
     torch.testing.assert_close(fusion.rms_normalised(g), fusion.rms_normalised(1e-8 * g), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(fusion.rms_normalised(g).square().mean(), torch.tensor(1.0))
     assert not fusion.rms_normalised(torch.zeros(2, 2)).any()
+
+
+# -- several blocks of outputs that are averaged: attention heads ----------------------------------------------------
+
+
+def test_pooling_averages_what_each_block_is_pooled_to(rng: torch.Generator) -> None:
+    g = torch.randn(7, 3 * 10, generator=rng)
+    want = torch.stack([fusion.resized(block, 4) for block in g.split(10, dim=1)]).mean(0)
+    torch.testing.assert_close(fusion.pooled(g, 4, blocks=3), want)
+    torch.testing.assert_close(fusion.pooled(g, 4), fusion.resized(g, 4))
+
+
+def test_spreading_gives_every_block_the_same_and_pooling_takes_it_back(rng: torch.Generator) -> None:
+    g = torch.randn(7, 5, generator=rng)
+    wide = fusion.spread(g, 3 * 10, blocks=3)
+    for block in wide.split(10, dim=1):
+        torch.testing.assert_close(block, fusion.resized(g, 10))
+    torch.testing.assert_close(fusion.pooled(fusion.spread(g, 3 * 5, blocks=3), 5, blocks=3), g)

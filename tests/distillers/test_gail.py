@@ -14,7 +14,7 @@ from gnnkd.nn.agent import Discriminator, Generator
 from gnnkd.types import Batch, Output, Step
 
 N, D, A = 30, 40, 6
-LAYERS = Layers(("w",), (A,), N, N)
+LAYERS = Layers(("w",), (A,), (1,), N, N)
 
 
 def planted(sign: float = 1.0) -> tuple[Batch, Output, torch.Tensor]:
@@ -136,7 +136,7 @@ def test_space_pairs_need_channels_that_correspond() -> None:
     x, h = torch.randn(N, 5, generator=rng), torch.randn(N, 7, generator=rng)
     batch = Batch.of(x, torch.zeros(N, dtype=torch.long), None, torch.ones(N, dtype=torch.bool))
     gradients = {"a": torch.randn(7, 5, generator=rng), "b": torch.randn(3, 7, generator=rng)}
-    layers = Layers(("a", "b"), (7, 3), N, N)
+    layers = Layers(("a", "b"), (7, 3), (1, 1), N, N)
     for raw, kinds in ((h, 2), (torch.randn(N, 4, generator=rng), 1)):
         watcher = Imitation(layers, GeneratorSettings(preset="paper"), seed=0)
         output = Output(torch.zeros(N, 3), {"a": x, "b": h}, {"b": raw})
@@ -171,7 +171,7 @@ def test_the_features_states_are_computed_once(monkeypatch: pytest.MonkeyPatch) 
     seen: list[int] = []
     real = gail.channels
     monkeypatch.setattr(gail, "channels", lambda h, r, *, centre: seen.append(id(h)) or real(h, r, centre=centre))
-    layers = Layers(("w", "v"), (A, A), N, N)
+    layers = Layers(("w", "v"), (A, A), (1, 1), N, N)
     watcher = Imitation(layers, GeneratorSettings(), seed=0)
     for epoch in range(4):
         shown = Output(output.logits, {"w": batch.x, "v": torch.randn(N, D)})

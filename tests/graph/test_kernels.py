@@ -1,13 +1,17 @@
-"""Laws of the neighbour sum: the dense product, at every order of differentiation."""
+"""Laws of the weighted sums: the dense product, at every order of differentiation, on every path."""
 
 from __future__ import annotations
+
+import sys
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch.autograd import grad, gradcheck, gradgradcheck
 
-from gnnkd.graph import kernels
-from gnnkd.graph.kernels import neighbour_sum
+from gnnkd.errors import UserError
+from gnnkd.graph import kernels, paths
+from gnnkd.graph.kernels import edge_dot, neighbour_sum, transposed, weighted_sum
 from gnnkd.graph.structure import CSR
 
 DOUBLE = torch.float64
@@ -99,29 +103,99 @@ def test_the_number_of_threads_does_not_matter() -> None:
         torch.set_num_threads(threads)
 
 
-def test_the_path_of_other_devices_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("path", ["bag", "csr", "scatter"])
+def test_every_path_gives_the_same(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if path == "scatter":
+        pytest.importorskip("torch_scatter", reason="torch_scatter, the extra `scatter`, is not installed")
     a, x = random_csr(6, 5, 12), torch.randn(5, 3, dtype=DOUBLE, requires_grad=True)
-    want = neighbour_sum(a, x)
-    (want_grad,) = grad(want.square().sum(), x)
-    monkeypatch.setattr(kernels, "_bag", kernels._sparse)
-    out = neighbour_sum(a, x)
-    (by_x,) = grad(out.square().sum(), x)
-    assert torch.allclose(out, want)
-    assert torch.allclose(by_x, want_grad)
-    assert torch.allclose(neighbour_sum(a.with_value(None), x.detach()), a.with_value(None).dense().to(DOUBLE) @ x)
+    weight = torch.randn(12, 2, dtype=DOUBLE, requires_grad=True)
+    heads = torch.randn(5, 2, 3, dtype=DOUBLE, requires_grad=True)
+
+    def results() -> list[torch.Tensor]:
+        found = []
+        for out in (neighbour_sum(a, x), neighbour_sum(a.with_value(None), x), weighted_sum(a, weight, heads)):
+            by = grad(out.square().sum(), [x, weight, heads], allow_unused=True)
+            found += [out, *(g for g in by if g is not None)]
+        return found
+
+    want = [a.dense() @ x, results()]
+    monkeypatch.setenv("GNNKD_KERNEL", path)
+    monkeypatch.setitem(kernels.PATHS, path, seen(kernels.PATHS[path], calls := []))
+    got = results()
+    assert calls, "the path was taken"
+    assert torch.allclose(got[0], want[0])
+    assert all(torch.allclose(one, other) for one, other in zip(got, want[1], strict=True))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_the_gpu_agrees_with_the_cpu() -> None:
-    a, x = random_csr(50, 40, 300), torch.randn(40, 8, dtype=DOUBLE)
-    on_gpu = x.to("cuda").requires_grad_()
-    out = neighbour_sum(a.to("cuda"), on_gpu)
-    assert torch.allclose(out.cpu(), neighbour_sum(a, x))
-    (by_x,) = grad(out.square().sum(), on_gpu)
-    assert torch.allclose(by_x.cpu(), 2 * a.dense().t() @ (a.dense() @ x))
+def seen(path: Callable[..., torch.Tensor], calls: list[str]) -> Callable[..., torch.Tensor]:
+    """`path`, noting its calls."""
+
+    def noting(*args: object) -> torch.Tensor:
+        calls.append(path.__name__)
+        return path(*args)
+
+    return noting
 
 
-@pytest.mark.parametrize("shape", [(4, 3), (6, 3)])
-def test_a_wrong_number_of_rows_is_named(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="5 rows are needed"):
-        neighbour_sum(random_csr(6, 5, 12), torch.zeros(shape))
+def test_a_kernel_that_is_not_there_is_a_clear_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GNNKD_KERNEL", "scater")
+    with pytest.raises(UserError, match=r"unknown kernel in \$GNNKD_KERNEL 'scater'.*did you mean 'scatter'"):
+        neighbour_sum(random_csr(6, 5, 12), torch.randn(5, 3))
+
+
+def test_a_kernel_that_is_not_installed_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GNNKD_KERNEL", "scatter")
+    monkeypatch.setitem(sys.modules, "torch_scatter", None)
+    paths._checked.cache_clear()
+    with pytest.raises(UserError, match="pip install ninja && pip install --no-build-isolation torch_scatter"):
+        neighbour_sum(random_csr(6, 5, 12), torch.randn(5, 3))
+    paths._checked.cache_clear()
+
+
+# -- sums with learnt weights ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("rows", "cols", "n"), [(6, 5, 12), (5, 6, 0), (0, 4, 0), (30, 3, 10), (1, 1, 9)])
+@pytest.mark.parametrize(("heads", "width"), [(1, 3), (4, 2), (2, 0)])
+def test_a_weighted_sum_is_a_dense_product_a_head(rows: int, cols: int, n: int, heads: int, width: int) -> None:
+    a, x = random_csr(rows, cols, n), torch.randn(cols, heads, width, dtype=DOUBLE)
+    weight = torch.randn(n, heads, dtype=DOUBLE)
+    out = weighted_sum(a, weight, x)
+    assert out.shape == (rows, heads, width)
+    for h in range(heads):
+        assert torch.allclose(out[:, h], a.with_value(weight[:, h]).dense() @ x[:, h])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE, torch.bfloat16])
+def test_edge_dots_are_the_entries_of_a_dense_product(dtype: torch.dtype) -> None:
+    a = random_csr(6, 5, 12)
+    y, x = torch.randn(6, 2, 3).to(dtype), torch.randn(5, 2, 3).to(dtype)
+    dots = edge_dot(a, y, x)
+    assert dots.dtype == dtype
+    want = torch.einsum("rhf,khf->rkh", y.double(), x.double())[a.row.long(), a.col.long()]
+    assert torch.allclose(dots.double(), want, atol=0.1 if dtype == torch.bfloat16 else 1e-5)
+
+
+def test_both_ways_to_take_edge_dots_agree() -> None:
+    a = random_csr(300, 200, 5000)
+    y, x = torch.randn(300, 3, 4, dtype=DOUBLE), torch.randn(200, 3, 4, dtype=DOUBLE)
+    assert torch.allclose(kernels._sampled(a, y, x), kernels._gathered(a, y, x))
+
+
+def test_the_first_two_derivatives_of_learnt_sums_are_right() -> None:
+    a = random_csr(6, 5, 12)
+    weight = torch.randn(12, 2, dtype=DOUBLE, requires_grad=True)
+    x, y = (torch.randn(n, 2, 3, dtype=DOUBLE, requires_grad=True) for n in (5, 6))
+    for f, inputs in (
+        (lambda w, x: weighted_sum(a, w, x).tanh(), (weight, x)),
+        (lambda y, x: edge_dot(a, y, x).tanh(), (y, x)),
+        (lambda w: transposed(a, w).tanh(), (weight,)),
+    ):
+        assert gradcheck(f, inputs)
+        assert gradgradcheck(f, inputs)
+
+
+@pytest.mark.parametrize(("entries", "columns"), [(11, 5), (12, 6)])
+def test_shapes_that_do_not_fit_are_refused(entries: int, columns: int) -> None:
+    with pytest.raises(ValueError, match="12 entries in 5 columns"):
+        weighted_sum(random_csr(6, 5, 12), torch.ones(entries, 2), torch.ones(columns, 2, 1))

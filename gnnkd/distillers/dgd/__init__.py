@@ -131,10 +131,9 @@ class Dgd(Distiller):
             dict.fromkeys(names, 1.0) if flat else _transposed(fusion.curvature({n: found[n] for n in names}, weights))
         )
         found = {name: g.detach() for name, g in found.items()}
-        operands = (student.clean or student).hidden
         for name in names if self.layers == "all" else names[-1:]:
             gradient = found[name].t()
-            fused = self._fused(gradient, name, names, operands, batch)
+            fused = self._fused(gradient, name, names, student, batch)
             bias = fusion.weighted_bias(gradient, fused, curved[name], self.beta, self.limit)
             self._sizes[f"bias/{name}"] = bias.norm() / gradient.norm().clamp(min=1e-30)
             found[name] = (gradient + bias).t()
@@ -144,15 +143,14 @@ class Dgd(Distiller):
         """`bias/<weight>`: Frobenius norm of the bias relative to the gradient's, at the last fused step."""
         return self._sizes
 
-    def _fused(
-        self, gradient: Tensor, name: str, names: list[str], operands: Mapping[str, Operand], batch: Batch
-    ) -> Tensor:
+    def _fused(self, gradient: Tensor, name: str, names: list[str], student: Output, batch: Batch) -> Tensor:
         if self.control == "uniform":
             return fusion.uniform(gradient)
         if self._rules is None:
             assert self.bank is not None
             self._rules = _Guesses(self.bank, self.k, self.control, self.seed, batch)
-        guesses = [fusion.resized(g, gradient.shape[1]) for g in self._rules.of(name, names, operands[name])]
+        operand, blocks = (student.clean or student).hidden[name], student.averaged.get(name, 1)
+        guesses = [fusion.spread(g, gradient.shape[1], blocks) for g in self._rules.of(name, names, operand)]
         if self.fusion == "direct":
             return fusion.direct(gradient, guesses)
         keys = fusion.rms_normalised(gradient)

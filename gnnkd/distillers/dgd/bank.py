@@ -21,25 +21,29 @@ from .settings import GeneratorSettings
 class Layers:
     """The teacher's weight matrices in forward order, as the generators see them.
 
-    `widths[l]` is the action width of layer l; `m` the size of a state; `n_nodes` the size of the graph.
+    `widths[l]` is the action width of layer l and `blocks[l]` the number of equal blocks that its outputs are the mean
+    of (attention heads), 1 for most; `m` is the size of a state, `n_nodes` that of the graph.
     """
 
     names: tuple[str, ...]
     widths: tuple[int, ...]
+    blocks: tuple[int, ...]
     m: int
     n_nodes: int
 
     @staticmethod
     def of(output: Output, params: Mapping[str, Tensor], n_nodes: int, buckets: int) -> Layers:
-        """From any output of the teacher: width `min(out, 64)`, and `out` for the weights of the last layer."""
+        """From any output of the teacher: width `min(out, 64)`, and `out` for the weights of the last layer.
+
+        `out` is that of one block where blocks are averaged.
+        """
         if not output.hidden:
             raise ValueError("the teacher shows no weight matrices, so there are no gradients to imitate")
-        operands = list(output.hidden.values())
-        widths = tuple(
-            params[name].shape[0] if h is operands[-1] else min(params[name].shape[0], 64)
-            for name, h in output.hidden.items()
-        )
-        return Layers(tuple(output.hidden), widths, min(n_nodes, buckets), n_nodes)
+        last = list(output.hidden.values())[-1]
+        blocks = tuple(output.averaged.get(name, 1) for name in output.hidden)
+        outs = (params[name].shape[0] // b for name, b in zip(output.hidden, blocks, strict=True))
+        widths = tuple(out if h is last else min(out, 64) for out, h in zip(outs, output.hidden.values(), strict=True))
+        return Layers(tuple(output.hidden), widths, blocks, min(n_nodes, buckets), n_nodes)
 
 
 @final
@@ -113,7 +117,8 @@ class Bank:
     def restored(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> Bank:
         """The bank that `tensors` and `meta` describe."""
         said = meta["layers"]
-        layers = Layers(tuple(said["names"]), tuple(said["widths"]), said["m"], said["n_nodes"])
+        lists = (tuple(said[key]) for key in ("names", "widths", "blocks"))
+        layers = Layers(*lists, said["m"], said["n_nodes"])
         copies = [
             Copy(score, epoch, {k.split("/", 1)[1]: t for k, t in tensors.items() if k.startswith(f"{rank}/")})
             for rank, (score, epoch) in enumerate(meta["copies"])

@@ -27,6 +27,19 @@ def resized(g: Float[Tensor, "D A"], width: int) -> Float[Tensor, "D B"]:
     return F.interpolate(g[None], size=width, mode="linear", align_corners=False)[0]
 
 
+def pooled(g: Float[Tensor, "D O"], width: int, blocks: int = 1) -> Float[Tensor, "D A"]:
+    """`g` brought to `width` columns; of several equal blocks (averaged attention heads) the mean is taken first.
+
+    Pooling and averaging are linear, so this is the mean over blocks of what each is pooled to.
+    """
+    return resized(g.unflatten(1, (blocks, -1)).mean(1) if blocks > 1 else g, width)
+
+
+def spread(g: Float[Tensor, "D A"], width: int, blocks: int = 1) -> Float[Tensor, "D B"]:
+    """`g` brought to `width` columns; with several blocks every one gets the same, as each shares the gradient."""
+    return resized(g, width // blocks).repeat(1, blocks)
+
+
 def deal(n_teacher: int, n_student: int) -> list[list[int]]:
     """Teacher layers of each student layer, in order.
 

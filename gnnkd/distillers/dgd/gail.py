@@ -30,7 +30,7 @@ from ...tensors import listed, under
 from ...types import Batch, Operand, Output, Step
 from ..base import Gradients, Look, Watcher
 from .bank import Bank, Copy, Layers
-from .fusion import resized, rms_normalised
+from .fusion import pooled, rms_normalised
 from .measure import alive, cosine
 from .objectives import generator_loss, judge_loss
 from .settings import GeneratorSettings
@@ -110,7 +110,8 @@ class Imitation(Watcher):
 
     def _pooled(self, gradients: Gradients) -> list[Tensor]:
         rows = [rms_normalised(gradients[name].t().contiguous()) for name in self.layers.names]
-        return [resized(g, a) for g, a in zip(rows, self.layers.widths, strict=True)]
+        shapes = zip(rows, self.layers.widths, self.layers.blocks, strict=True)
+        return [pooled(g, width, blocks) for g, width, blocks in shapes]
 
     def _targets(self, actions: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """What is to be imitated, and the moving averages behind it; rows of channels that are dead now are zero."""
