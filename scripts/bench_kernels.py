@@ -1,6 +1,7 @@
-"""Time and memory of a weighted neighbour sum: ours, PyG's, torch's, and a floor; and when sparse features pay.
+"""Time and memory of a weighted neighbour sum and of attention: ours, PyG's, torch's; and when sparse features pay.
 
     python scripts/bench_kernels.py --sizes cora,photo --threads 2
+    python scripts/bench_kernels.py --sections attention --sizes photo
     python scripts/bench_kernels.py --sections density
 
 The floor is the time of copying as many bytes as the sum must touch at least once: the table, the result, the indices
@@ -25,7 +26,7 @@ from timing import Work, medians, peak_bytes, table
 from torch import Tensor
 
 from gnnkd.graph import normalise
-from gnnkd.graph.kernels import neighbour_sum
+from gnnkd.graph.kernels import PATHS, neighbour_sum
 from gnnkd.graph.structure import CSR, SPARSE_BELOW, Graph
 from gnnkd.nn.linear import linear
 
@@ -57,7 +58,8 @@ def kernels(graph: Graph) -> dict[str, Kernel]:
     if importlib.util.find_spec("torch_scatter"):
         from torch_scatter import scatter
 
-        ways["torch_scatter"] = lambda x: scatter(x[source] * weight[:, None], target, 0, dim_size=n, reduce="sum")
+        ways["torch_scatter scatter"] = lambda x: scatter(x[source] * weight[:, None], target, 0, dim_size=n)
+        ways["torch_scatter segment_csr (GNNKD_KERNEL=scatter)"] = lambda x: PATHS["scatter"](a, weight, x)
     return ways
 
 
@@ -95,6 +97,47 @@ def measure_kernels(args: argparse.Namespace, device: torch.device) -> Iterator[
                 "peak_mb": memory[way] / 2**20 if way in memory else None,
                 "repeats": repeats,
             }
+
+
+def measure_attention(args: argparse.Namespace, device: torch.device) -> Iterator[dict[str, object]]:
+    """A graph attention layer, 8 heads of 32, ours and PyG's with the same weights: outputs, then all gradients."""
+    from torch_geometric.nn import GATConv as Theirs
+
+    from gnnkd.nn.gat import GATConv
+
+    for name, graph in graphs(args):
+        graph = Graph(graph.adjacency.with_value(None)).to(device)
+        x = torch.randn(graph.n_nodes, args.features, device=device, requires_grad=True)
+        slope = torch.randn(graph.n_nodes, 256, device=device)
+        ours, theirs = GATConv(args.features, 256, heads=8).to(device), Theirs(args.features, 32, heads=8).to(device)
+        ours.load_state_dict(theirs.state_dict())
+        layers: dict[str, Callable[[], Tensor]] = {
+            OURS: partial(ours, x, graph),
+            "PyG GATConv": partial(theirs, x, graph.edge_index),
+        }
+        torch.testing.assert_close(layers[OURS](), layers["PyG GATConv"](), rtol=1e-3, atol=1e-3)
+        inputs = {OURS: [x, *ours.parameters()], "PyG GATConv": [x, *theirs.parameters()]}
+        both: dict[str, Work] = {way: partial(gradients, f, inputs[way], slope) for way, f in layers.items()}
+        memory = {way: peak_bytes(work, device) for way, work in both.items()}
+        repeats = args.repeats or max(3, min(25, 2_000_000 // graph.n_edges))
+        fast = medians(layers, repeats=repeats, device=device)
+        slow = medians(both, repeats=repeats, device=device)
+        for way in layers:
+            yield {
+                "graph": name,
+                "layer": way,
+                "forward_ms": fast[way],
+                "forward_ratio": fast[way] / fast[OURS],
+                "both_ms": slow[way],
+                "both_ratio": slow[way] / slow[OURS],
+                "peak_mb": memory[way] / 2**20,
+                "repeats": repeats,
+            }
+
+
+def gradients(f: Callable[[], Tensor], inputs: list[Tensor], slope: Tensor) -> tuple[Tensor, ...]:
+    """The gradient of `<f(), slope>` by each of `inputs`."""
+    return torch.autograd.grad(f(), inputs, slope)
 
 
 def forward_backward(f: Kernel, x: Tensor, slope: Tensor) -> Tensor:
@@ -145,7 +188,7 @@ def show(rows: list[dict[str, object]]) -> None:
     print(table(list(rows[0]), cells), "\n")
 
 
-SECTIONS = {"kernels": measure_kernels, "density": measure_density}
+SECTIONS = {"kernels": measure_kernels, "attention": measure_attention, "density": measure_density}
 
 
 def main() -> None:
@@ -157,7 +200,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--data_root", default="", help="folder of the real graphs, measured too when given")
-    parser.add_argument("--sections", default="kernels,density", help=f"some of {','.join(SECTIONS)}")
+    parser.add_argument("--sections", default="kernels,attention,density", help=f"some of {','.join(SECTIONS)}")
     parser.add_argument("--json", type=Path, help="file for the numbers")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
