@@ -4,16 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from torch.nn import Module
+
 from gnnkd.errors import unknown
+from gnnkd.nn.appnp import appnp
+from gnnkd.nn.gat import gat
 from gnnkd.nn.gcn import gcn
+from gnnkd.nn.gcnii import gcnii
 from gnnkd.nn.mlp import mlp
+from gnnkd.nn.monet import monet
 from gnnkd.nn.network import Network
 from gnnkd.nn.sage import sage
+from gnnkd.nn.sgc import sgc
 
-__all__ = ["MODELS", "Network", "gcn", "mlp", "needs_graph", "sage"]
+__all__ = ["MODELS", "Network", "appnp", "gat", "gcn", "gcnii", "mlp", "monet", "needs_graph", "sage", "sgc"]
 
-MODELS: dict[str, Callable[..., Network]] = {"gcn": gcn, "mlp": mlp, "sage": sage}
-"""Constructor of each network."""
+MODELS: dict[str, Callable[..., Module]] = {
+    "appnp": appnp,
+    "gat": gat,
+    "gcn": gcn,
+    "gcnii": gcnii,
+    "mlp": mlp,
+    "monet": monet,
+    "sage": sage,
+    "sgc": sgc,
+}
+"""Constructor of each network: a module whose `forward(x, graph)` returns an `Output`."""
 
 _ON_ROWS = frozenset({"mlp"})
 
