@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from gnnkd import logits, scores
 from gnnkd import options as checks
 from gnnkd.data.graphs import from_pyg
+from gnnkd.data.task import NodeTask
 from gnnkd.data.task import task as make_task
 from gnnkd.errors import UserError
 from gnnkd.graph.structure import CSR, Graph
-from gnnkd.metrics import accuracy
 from gnnkd.predictor import Predictor, load
+from gnnkd.results import run_student, run_teacher
 from gnnkd.run import resolve
-from gnnkd.stages import run_student, run_teacher, train_student, train_teacher
+from gnnkd.scores import Scores
+from gnnkd.stages import Learnt, train_student, train_teacher
 from gnnkd.train.progress import progress as bars
-from gnnkd.train.teacher import outputs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,16 +37,31 @@ __all__ = ["Distilled", "Predictor", "distill", "load", "run_student", "run_teac
 class Distilled:
     """A student and its teacher.
 
-    Accuracies lie in [0, 1]; test accuracy is of nodes that no choice has seen. `notes` say what reading the data
-    changed.
+    `scores` are the accuracies in [0, 1], by the names that a run's `result.json` has: `test_acc`, `val_acc`,
+    `teacher_test_acc`, and under the setting `ind` what the test accuracies are made of. Test accuracy is of nodes that
+    no choice has seen. `teacher` is None where ready logits stood for it. `notes` say what reading the data changed,
+    and which weights DGD could not reach.
     """
 
     student: Predictor
-    teacher: Predictor
-    test_acc: float
-    val_acc: float
-    teacher_test_acc: float
+    teacher: Predictor | None
+    scores: Mapping[str, float]
     notes: tuple[str, ...] = ()
+
+    @property
+    def test_acc(self) -> float:
+        """The student's accuracy on test nodes."""
+        return self.scores["test_acc"]
+
+    @property
+    def val_acc(self) -> float:
+        """The student's accuracy on validation nodes, by which its epoch was chosen."""
+        return self.scores["val_acc"]
+
+    @property
+    def teacher_test_acc(self) -> float:
+        """The teacher's accuracy on test nodes."""
+        return self.scores["teacher_test_acc"]
 
     def predict(
         self, x: Tensor | np.ndarray | CSR, graph: Graph | Tensor | np.ndarray | None = None
@@ -65,25 +83,32 @@ class Distilled:
 def distill(
     data: Data,
     *,
-    teacher: str = "gcn",
-    student: str = "mlp",
+    teacher: str | torch.nn.Module | Tensor | np.ndarray = "gcn",
+    student: str | torch.nn.Module = "mlp",
     method: str = "dgd",
     seed: int = 0,
     split: str | None = None,
+    setting: str = "tran",
     device: str = "auto",
     options: Mapping[str, Mapping[str, Any]] | None = None,
     quiet: bool = False,
 ) -> Distilled:
     """Train a teacher on a graph and a student on the teacher.
 
+    A module of yours is called as `module(x)` or, if its `forward` has a second argument for edges, as `module(x,
+    edge_index)`, and returns logits [N, C]; `gnnkd.nn.own.Own(module, graph=...)` says it outright. It is copied, never
+    changed, and trained from the weights that it has: of a teacher that is trained already, give the logits.
+
     Args:
         data: a PyG `Data` with `x` [N, D], `edge_index` [2, E], `y` [N] (-1: unknown) and, optionally, `train_mask`,
             `val_mask`, `test_mask` [N]; it is not changed.
-        teacher: network, as `gnnkd.nn.MODELS`.
-        student: network.
+        teacher: a network's name, as in `gnnkd.nn.MODELS`; a module; or ready logits [N, C], a row for each node in
+            its order and a column for each class, ascending.
+        student: a network's name, or a module.
         method: as `gnnkd.distillers.methods()`.
         seed: of split, initialisation and dropout of both stages, at least 0.
         split: protocol; masks in the data if it has them, else `cpf`.
+        setting: "tran", every node is seen in training, or "ind", a fifth of the test nodes and their edges are not.
         device: "auto", "cpu" or "cuda".
         options: groups `data`, `teacher`, `student`, `method`, `train` of options, as on the command line.
         quiet: no progress bars.
@@ -95,29 +120,48 @@ def distill(
         UserError: (a ValueError) data, names or options that do not fit.
     """
     config = resolve(
-        "data", split=split, teacher_model=teacher, student_model=student, method=method, levels=(options or {},)
+        "data",
+        split=split,
+        setting=setting,
+        teacher_model=logits.of(teacher) if isinstance(teacher, Tensor) or hasattr(teacher, "__array__") else teacher,
+        student_model=student,
+        method=method,
+        levels=(options or {},),
     )
     if config.data.k is not None:
         raise UserError("data.k is of graphs made from features; this one has its edges: leave it out")
     where = checks.device(device)
+    if not config.wants_generators:  # a command keeps them for later students; here there is one
+        config = replace(config, generators=None)
+    config.check_generators()
     dataset = from_pyg(data, undirected=config.data.undirected)
+    if config.logits is not None:
+        config.logits.check(dataset)
     task = make_task(
         dataset,
         protocol=config.split,
         seed=checks.seed(seed),
+        setting=config.setting,
         normalise=config.data.normalise,
         fractions=config.data.fractions,
     ).to(where)
     shown = bars(quiet=quiet)
+    if config.logits is not None:
+        learnt = train_student(task, config, config.logits.on(task), None, shown)
+        return _distilled(task, learnt, None, config.logits.scores(task), config.logits.notes)
     taught = train_teacher(task, config, shown)
-    predictor, reached = train_student(task, config, taught.logits, taught.bank, shown)
-    test = task.split.test
-    logits = outputs(predictor.network, task.batch(task.split.train))
+    learnt = train_student(task, config, taught.logits, taught.bank, shown)
+    found = scores.of_logits(taught.predictor.network, task, taught.logits)
+    return _distilled(task, learnt, taught.predictor, found, taught.notes)
+
+
+def _distilled(
+    task: NodeTask, learnt: Learnt, teacher: Predictor | None, of_teacher: Scores, notes: tuple[str, ...]
+) -> Distilled:
+    found = {**scores.of_network(learnt.predictor.network, task), "val_acc": learnt.reached.best_score}
     return Distilled(
-        student=predictor,
-        teacher=taught.predictor,
-        test_acc=accuracy(logits, task.y, test),
-        val_acc=reached.best_score,
-        teacher_test_acc=accuracy(taught.logits, task.y, test),
-        notes=task.notes,
+        student=learnt.predictor,
+        teacher=teacher,
+        scores=found | scores.of_teacher(of_teacher),
+        notes=(*task.notes, *notes, *learnt.notes),
     )

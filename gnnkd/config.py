@@ -1,4 +1,4 @@
-"""The command line and the configuration file: what the user said, put together into a request.
+"""The command line and the configuration file: what each source says, in one form, to be put together.
 
 Flags beat `--set`, which beats the file, which beats presets and defaults.
 """
@@ -7,68 +7,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, final
+from typing import Any, NoReturn
 
 from gnnkd import yaml_file
 from gnnkd.errors import UserError, unknown
-from gnnkd.options import DEVICES, GROUPS
-
-if TYPE_CHECKING:
-    from gnnkd.run import Config
-
-MODES = ("tea", "stu", "tea/stu")
-SHORT = {"teacher": "teacher_model", "student": "student_model"}
-NAMED = {"teacher": "teacher_model", "student": "student_model", "method": "method"}
-"""Groups that are also names: `method: kd`, or `method: {name: kd, alpha: 0.5}`."""
-
-VALUES = {
-    "dataset": ("NAME", "cora, citeseer, pubmed, amazon-photo, digits, or the path of a graph's .npz file (digits)"),
-    "teacher_model": ("NAME", "gcn, sage, mlp (gcn); short: --teacher"),
-    "student_model": ("NAME", "mlp, gcn, sage (mlp); short: --student"),
-    "method": ("NAME", "dgd, glnn, kd, supervised (dgd)"),
-    "mode": ("MODE", "tea trains the teacher, stu the student, tea/stu both (tea/stu)"),
-    "split": ("NAME", "public, given, cpf, random (the first of these that the data has)"),
-    "setting": ("NAME", "tran: every node is seen in training (tran)"),
-    "seed": ("K", "one seed, for split, initialisation and dropout (0)"),
-    "seeds": ("N", "seeds 0 to N-1; also 10-19 or 3,5,7"),
-    "data_root": ("DIR", "folder of the raw data ($GNNKD_DATA, or a cache folder of yours)"),
-    "out": ("DIR", "folder of the results (runs)"),
-    "tag": ("NAME", "keeps a second configuration beside the first"),
-    "device": ("NAME", "auto, cpu, cuda (auto)"),
-}
-SWITCHES = {
-    "resume": "continue an interrupted run",
-    "overwrite": "run again what is there already",
-    "quiet": "print the results only",
-}
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What is to be done, checked."""
-
-    config: Config
-    mode: str
-    seeds: tuple[int, ...]
-    data_root: str | None
-    out: Path
-    tag: str | None
-    device: str
-    resume: bool
-    overwrite: bool
-    quiet: bool
-
-
-@final
-@dataclass
-class Level:
-    """What one source says: top-level values by long flag name, and groups of options."""
-
-    values: dict[str, Any] = field(default_factory=dict)
-    groups: dict[str, dict[str, Any]] = field(default_factory=dict)
+from gnnkd.flags import NAMED, SHORT, SWITCHES, VALUES
+from gnnkd.options import GROUPS
+from gnnkd.request import Level, Request, request
 
 
 def parse(argv: Sequence[str]) -> Request:
@@ -82,7 +28,7 @@ def parse(argv: Sequence[str]) -> Request:
     flags = level(said, "the command line")
     levels = [level(yaml_file.read(Path(file)), file)] if file else []
     levels += [level(_tree(pairs), "--set"), flags]
-    return _request(levels)
+    return request(levels)
 
 
 # -- sources ---------------------------------------------------------------------------------------------------
@@ -199,78 +145,3 @@ def _put(values: dict[str, Any], name: str, value: Any, where: str) -> None:
     if values.get(name, value) != value:
         raise UserError(f"{where} says {name} twice: {values[name]!r} and {value!r}")
     values[name] = value
-
-
-# -- the request -----------------------------------------------------------------------------------------------
-
-
-def _request(levels: list[Level]) -> Request:
-    from gnnkd import run
-    from gnnkd.options import word
-    from gnnkd.places import checked_tag
-
-    values: dict[str, Any] = {}
-    seeds: tuple[int, ...] = (0,)
-    for one in levels:
-        if "seed" in one.values or "seeds" in one.values:
-            seeds = _seeds(one.values)
-        values |= one.values
-    for name in VALUES:
-        if name in values and name not in ("seed", "seeds") and not isinstance(values[name], str):
-            raise UserError(f"{name} is {values[name]!r}; it must be a word")
-        if values.get(name) == "":
-            raise UserError(f"{name} is empty; leave it out, or say which")
-    for name in SWITCHES:
-        if not isinstance(values.get(name, False), bool):
-            raise UserError(f"{name} is {values[name]!r}; it must be true or false")
-    names = ("dataset", "split", "setting", "teacher_model", "student_model", "method")
-    mode = word("mode", values.get("mode", "tea/stu"), MODES)
-    device = word("device", values.get("device", "auto"), DEVICES)
-    tag = checked_tag(values["tag"]) if "tag" in values else None
-    config = run.resolve(**{n: values[n] for n in names if n in values}, levels=tuple(one.groups for one in levels))
-    return Request(
-        config=config,
-        mode=mode,
-        seeds=seeds,
-        data_root=values.get("data_root"),
-        out=Path(values.get("out", "runs")),
-        tag=tag,
-        device=device,
-        resume=values.get("resume", False),
-        overwrite=values.get("overwrite", False),
-        quiet=values.get("quiet", False),
-    )
-
-
-def _seeds(values: Mapping[str, Any]) -> tuple[int, ...]:
-    """`seed: 3`, or `seeds` as a number N (0 to N-1), a range "10-19", or a list "3,5,7"."""
-    from gnnkd.options import seed
-
-    if "seed" in values and "seeds" in values:
-        raise UserError("--seed and --seeds contradict each other; give one of them")
-    if "seed" in values:
-        return (seed(_number(values["seed"])),)
-    said = values["seeds"]
-    items = said if isinstance(said, list) else str(said).split(",")
-    if len(items) > 1 or isinstance(said, list):
-        return tuple(dict.fromkeys(seed(_number(item)) for item in items)) or _no_seeds(said)
-    low, dash, high = str(said).partition("-")
-    first, last = (_number(low), _number(high)) if low and dash else (0, _number(said))
-    if not isinstance(first, int) or not isinstance(last, int):
-        return _no_seeds(said)
-    last = last if low and dash else last - 1
-    if not 0 <= first <= last or last - first >= 100_000:
-        return _no_seeds(said)
-    return tuple(seed(k) for k in range(first, last + 1))
-
-
-def _no_seeds(said: Any) -> NoReturn:
-    raise UserError(f"seeds is {said!r}; it must be a number from 1 on, a range as 10-19, or a list as 3,5,7")
-
-
-def _number(said: Any) -> Any:
-    """The whole number in a word from the command line; everything else as it is."""
-    try:
-        return int(said) if isinstance(said, str) else said
-    except ValueError:
-        return said

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, NoReturn, final
 from gnnkd.errors import UserError
 
 if TYPE_CHECKING:
-    from gnnkd.config import Request
     from gnnkd.data.dataset import NodeDataset
     from gnnkd.data.task import NodeTask
     from gnnkd.places import Branch, Place
+    from gnnkd.request import Request
     from gnnkd.train.progress import Progress
 
 
@@ -76,11 +76,13 @@ def run(request: Request) -> None:
         request.config.check_generators()
     device = options.device(request.device)
     writable(request.out)
-    dataset = _load(request)
+    dataset, logits = _load(request), request.config.logits
+    if logits is not None:
+        logits.check(dataset)
     first = _task(request, dataset, request.seeds[0])
-    for note in first.notes:
+    for note in (*first.notes, *(logits.notes if logits else ())):
         _say(request, f"{first.name}: {note}")
-    if request.mode == "stu":
+    if request.mode == "stu" and logits is None:
         _check_teachers(request, _branch(request, first))
     shown = progress(quiet=request.quiet)
     results = []
@@ -152,6 +154,9 @@ def _seed(request: Request, task: NodeTask, shown: Progress) -> dict[str, Any]:
     from gnnkd.claims import check_teacher
 
     branch, wanted = _branch(request, task), request.config.describe_teacher(task)
+    if request.config.logits is not None:
+        request.config.logits.on(task)  # refused before a place is claimed
+        return _student(request, task, branch, None, wanted, shown)
     if request.mode == "stu":
         teacher = _teacher_of(request, branch, task.seed)
         there = check_teacher(teacher, wanted, request.config.given)
@@ -159,7 +164,7 @@ def _seed(request: Request, task: NodeTask, shown: Progress) -> dict[str, Any]:
         teacher = _place_of_teacher(request, branch, task.seed, wanted)
         # A plain teacher is not trained anew for every student with a tag of its own.
         own = teacher == branch.teacher(task.seed, request.tag)
-        result = _stage(request, task, teacher, wanted, shown, overwrite=request.overwrite and own)
+        result = _stage(request, task, teacher, "teacher", wanted, shown, overwrite=request.overwrite and own)
         there = wanted
     return result if request.mode == "tea" else _student(request, task, branch, teacher, there, shown)
 
@@ -177,16 +182,24 @@ def _place_of_teacher(request: Request, branch: Branch, seed: int, wanted: dict[
 
 
 def _student(
-    request: Request, task: NodeTask, branch: Branch, teacher: Place, there: dict[str, Any], shown: Progress
+    request: Request, task: NodeTask, branch: Branch, teacher: Place | None, there: dict[str, Any], shown: Progress
 ) -> dict[str, Any]:
     config = request.config
     base = config.base if config.base_given else None
     place = branch.student(task.seed, config.student_model, config.method, teacher, base=base, tag=request.tag)
-    return _stage(request, task, place, config.describe_student(task, there), shown, overwrite=request.overwrite)
+    description = config.describe_student(task, there)
+    return _stage(request, task, place, "student", description, shown, overwrite=request.overwrite)
 
 
 def _stage(
-    request: Request, task: NodeTask, place: Place, description: dict[str, Any], shown: Progress, *, overwrite: bool
+    request: Request,
+    task: NodeTask,
+    place: Place,
+    role: str,
+    description: dict[str, Any],
+    shown: Progress,
+    *,
+    overwrite: bool,
 ) -> dict[str, Any]:
     """Train one network unless it is there already, and print its result."""
     from gnnkd import api, messages
@@ -194,7 +207,7 @@ def _stage(
     from gnnkd.places import read_result, summarise
 
     if claim(place, description, resume=request.resume, overwrite=overwrite):
-        run_stage = api.run_teacher if place.teacher is None else api.run_student
+        run_stage = api.run_teacher if role == "teacher" else api.run_student
         result = run_stage(task, request.config, place, resume=request.resume, progress=shown)
     else:
         _say(request, f"{place.folder} is finished, with the same configuration: reused (--overwrite runs it again)")

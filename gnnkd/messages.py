@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gnnkd.options import plain
+from gnnkd.scores import PARTS
 
 if TYPE_CHECKING:
-    from gnnkd.config import Request
+    from gnnkd.request import Request
 
 
 def _name(result: Mapping[str, Any]) -> str:
@@ -24,10 +25,13 @@ def _name(result: Mapping[str, Any]) -> str:
 
 
 def line(result: Mapping[str, Any], folder: Path) -> str:
-    """The result of one seed."""
+    """The result of one seed; under the inductive setting with what its test accuracy is made of."""
+    parts = [f"{part} {result[f'test_acc_{part}']:.2%}" for part in PARTS if f"test_acc_{part}" in result]
+    made_of = f" ({', '.join(parts)})" if parts else ""
     return (
-        f"{_name(result)}, seed {result['seed']}: test {result['test_acc']:.2%}, validation {result['val_acc']:.2%}, "
-        f"{result['n_parameters']:,} parameters, {result['seconds']:.1f} s ({folder})"
+        f"{_name(result)}, seed {result['seed']}: test {result['test_acc']:.2%}{made_of}, "
+        f"validation {result['val_acc']:.2%}, {result['n_parameters']:,} parameters, {result['seconds']:.1f} s "
+        f"({folder})"
     )
 
 
@@ -46,6 +50,7 @@ def teacher_command(request: Request, seeds: list[int], *, resume: bool) -> str:
     words = ["--dataset", config.dataset, "--teacher_model", config.teacher_model, "--mode", "tea"]
     words += ["--seed", str(seeds[0])] if len(seeds) == 1 else ["--seeds", ",".join(map(str, seeds))]
     words += ["--split", config.split] if config.split else []
+    words += ["--setting", config.setting] if config.setting != "tran" else []
     words += ["--data_root", request.data_root] if request.data_root else []
     words += ["--out", str(request.out)] if str(request.out) != "runs" else []
     options = _given_options(request)

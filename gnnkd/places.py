@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, final
 
 from gnnkd.errors import UserError
+from gnnkd.scores import NAMES
 from gnnkd.train.checkpoint import write_json
 
 NOT_SHARED = ("seed", "fingerprint", "content")
@@ -21,7 +22,7 @@ NOT_SHARED = ("seed", "fingerprint", "content")
 @final
 @dataclass(frozen=True)
 class Place:
-    """The folder of one run of one seed; a student's place knows that of its teacher."""
+    """The folder of one run of one seed; a student's place knows that of its teacher, if it has one."""
 
     folder: Path
     teacher: Place | None = None
@@ -80,7 +81,7 @@ class Place:
 @final
 @dataclass(frozen=True)
 class Branch:
-    """The folder of all runs with one dataset, protocol, setting and teacher."""
+    """The folder of all runs with one dataset, protocol, setting and teacher (`logits` where those were ready)."""
 
     folder: Path
 
@@ -94,7 +95,14 @@ class Branch:
         return Place(self.folder / _tagged("teacher", tag) / f"seed{seed}")
 
     def student(
-        self, seed: int, model: str, method: str, teacher: Place, *, base: str | None = None, tag: str | None = None
+        self,
+        seed: int,
+        model: str,
+        method: str,
+        teacher: Place | None,
+        *,
+        base: str | None = None,
+        tag: str | None = None,
     ) -> Place:
         """`<student>/<method>[+base][@tag]/seed<k>`."""
         name = f"{method}+{base}" if base else method
@@ -134,6 +142,8 @@ def read_json(path: Path) -> dict[str, Any]:
 RESULT = ("dataset", "protocol", "setting", "teacher_model", "student_model", "method", "seed", "test_acc", "val_acc",
           "n_parameters", "seconds", "config")  # fmt: skip
 """What others read from a result."""
+ACCURACIES = (*NAMES, "val_acc", *(f"teacher_{name}" for name in NAMES))
+"""What a summary is over, where every seed has it."""
 
 
 def read_result(path: Path) -> dict[str, Any]:
@@ -150,9 +160,9 @@ def read_result(path: Path) -> dict[str, Any]:
 
 
 def summarise(place: Place) -> dict[str, Any]:
-    """Write `summary.json`: test and validation accuracy over the finished seeds of this place's configuration.
+    """Write `summary.json`: each accuracy over the finished seeds of this place's configuration.
 
-    `std` has ddof 1, so it is null for a single seed.
+    `mean` and `std` at the top are those of `test_acc`; `std` has ddof 1, so it is null for a single seed.
     """
     same = shared(read_json(place.config))
     found: dict[int, dict[str, Any]] = {}
@@ -162,8 +172,9 @@ def summarise(place: Place) -> dict[str, Any]:
             result = read_result(other.result)
             found[int(result["seed"])] = result
     seeds = sorted(found)
-    test = _spread([found[k]["test_acc"] for k in seeds])
-    summary = {**test, "n": len(seeds), "seeds": seeds, "val_acc": _spread([found[k]["val_acc"] for k in seeds])}
+    names = [name for name in ACCURACIES if all(name in result for result in found.values())]
+    spreads = {name: _spread([found[k][name] for k in seeds]) for name in names}
+    summary = {**spreads["test_acc"], "n": len(seeds), "seeds": seeds, **spreads}
     write_json(place.summary, summary)
     return summary
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from gnnkd.data.edges import checked, merged
 from gnnkd.data.features import row_normalised
 from gnnkd.errors import UserError
 from gnnkd.graph.structure import CSR, Graph
+from gnnkd.nn.own import Own
 from gnnkd.train import checkpoint
 from gnnkd.types import Output
 
@@ -30,7 +32,7 @@ class Predictor:
 
     Args:
         network: in eval mode.
-        name: of the network, a key of `nn.MODELS`.
+        name: of the network, a key of `nn.MODELS`, or the class of a module of the user's.
         options: of its constructor.
         classes: original label of each class id.
         features: "row" if features are divided by their row sum, "raw" if not.
@@ -38,13 +40,18 @@ class Predictor:
         undirected: whether an edge list is mirrored, as the training data was.
     """
 
-    network: nn.Network
+    network: torch.nn.Module
     name: str
     options: Mapping[str, Any]
     classes: tuple[int, ...]
     features: str
     n_features: int
     undirected: bool = True
+
+    @property
+    def needs_graph(self) -> bool:
+        """Whether the network passes messages along edges."""
+        return self.network.graph if isinstance(self.network, Own) else nn.needs_graph(self.name)
 
     def logits(
         self, x: Tensor | np.ndarray | CSR, graph: Graph | Tensor | np.ndarray | None = None
@@ -59,7 +66,7 @@ class Predictor:
         rows = x if isinstance(x, (Tensor, CSR)) else torch.as_tensor(np.asarray(x))
         if len(rows.shape) != 2 or rows.shape[1] != self.n_features:
             raise UserError(f"x has shape {tuple(rows.shape)}; this network reads rows of {self.n_features} features")
-        if graph is None and nn.needs_graph(self.name):
+        if graph is None and self.needs_graph:
             raise UserError(
                 f"a {self.name} network predicts along edges: give edge_index [2, E] as the second argument"
             )
@@ -100,7 +107,7 @@ class Predictor:
         return sum(p.numel() for p in self.network.parameters())
 
     def save(self, folder: Path | str) -> None:
-        """Write `model.safetensors` into `folder`; `load` needs nothing else."""
+        """Write `model.safetensors` into `folder`; `load` needs nothing else, but the module if it is the user's."""
         meta = {
             "format": FORMAT,
             "model": self.name,
@@ -110,25 +117,51 @@ class Predictor:
             "n_features": self.n_features,
             "undirected": self.undirected,
         }
+        if isinstance(self.network, Own):
+            meta["own"] = {"graph": self.network.graph}
         checkpoint.save(Path(folder) / "model.safetensors", self.network.state_dict(), meta)
 
 
-def load(folder: Path | str) -> Predictor:
+def load(folder: Path | str, *, network: torch.nn.Module | None = None) -> Predictor:
     """The network saved in `folder` (or the file itself); executes no code.
 
+    Args:
+        folder: where it is.
+        network: for a module of yours, one made as the saved one was; it is copied, and given the saved weights.
+
     Raises:
-        UserError: no such file, or one that gnnkd did not write.
+        UserError: no such file, one that gnnkd did not write, or a module that is missing or of other weights.
     """
     file = Path(folder)
     file = file / "model.safetensors" if file.is_dir() else file
     tensors, meta = checkpoint.load(file)
     if meta.get("format") != FORMAT:
         raise UserError(f"{file} was not written by this version of gnnkd")
+    if ("own" in meta) != (network is not None):
+        model = meta.get("model")
+        raise UserError(
+            f"{file} holds a {model}, which is no network of gnnkd's: give gnnkd.load(folder, network={model}(...))"
+            if "own" in meta
+            else f"{file} holds gnnkd's own {model}: leave network= out"
+        )
     try:
-        network = nn.MODELS[meta["model"]](meta["n_features"], len(meta["classes"]), **meta["options"])
-        network.load_state_dict(tensors)
-        network.eval()
+        found = _made(meta) if network is None else _own(network, meta)
+        found.load_state_dict(tensors)
+        found.eval()
         named = {key: meta[key] for key in ("options", "features", "n_features", "undirected")}
-        return Predictor(network, meta["model"], classes=tuple(meta["classes"]), **named)
+        return Predictor(found, meta["model"], classes=tuple(meta["classes"]), **named)
     except (KeyError, TypeError, ValueError, RuntimeError):
-        raise UserError(f"{file} holds other tensors than its description says; train it again") from None
+        raise UserError(
+            f"{file} holds other tensors than its description says; train it again"
+            if network is None
+            else f"{file} holds other weights than network= has; make the module as the saved {meta['model']} was"
+        ) from None
+
+
+def _made(meta: Mapping[str, Any]) -> torch.nn.Module:
+    return nn.MODELS[meta["model"]](meta["n_features"], len(meta["classes"]), **meta["options"])
+
+
+def _own(network: torch.nn.Module, meta: Mapping[str, Any]) -> Own:
+    module = network.module if isinstance(network, Own) else network
+    return Own(copy.deepcopy(module), graph=meta["own"]["graph"])

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from gnnkd.errors import UserError
 from gnnkd.places import read_result, shared
+from gnnkd.scores import PARTS
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -54,35 +55,50 @@ def rows(folder: Path) -> list[Row]:
 
 
 def table(found: Iterable[Row]) -> Table:
-    """Accuracy on the test nodes (mean +- standard deviation with ddof 1 over seeds), parameters, mean seconds."""
+    """Accuracy on the test nodes (mean +- standard deviation with ddof 1 over seeds), parameters, mean seconds.
+
+    Where a row is of the inductive setting, what its accuracy is made of has columns of its own.
+    """
     from rich import box
     from rich.table import Table
 
+    every = list(found)
+    parts = [part for part in PARTS if any(_has(row, f"test_acc_{part}") for row in every)]
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for head in ("dataset", "protocol", "method", "teacher", "student"):
         shown.add_column(head)
-    for head in ("test accuracy %", "seeds", "parameters", "seconds"):
+    for head in ("test accuracy %", *(f"{part} %" for part in parts), "seeds", "parameters", "seconds"):
         shown.add_column(head, justify="right")
-    for row in found:
-        shown.add_row(*_cells(row))
+    for row in every:
+        shown.add_row(*_cells(row, parts))
     return shown
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: Row, parts: Sequence[str]) -> tuple[str, ...]:
     first = row.results[0]
-    accuracies = [100 * result["test_acc"] for result in row.results]
-    spread = f" +- {statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
     return (
         first["dataset"],
         f"{first['protocol']}-{first['setting']}",
         row.name,
         first["teacher_model"],
         first["student_model"] or "",
-        f"{statistics.fmean(accuracies):.2f}{spread}",
-        str(len(accuracies)),
+        _percent(row, "test_acc"),
+        *(_percent(row, f"test_acc_{part}") if _has(row, f"test_acc_{part}") else "" for part in parts),
+        str(len(row.results)),
         f"{first['n_parameters']:,}",
         f"{statistics.fmean(result['seconds'] for result in row.results):.1f}",
     )
+
+
+def _has(row: Row, name: str) -> bool:
+    return all(name in result for result in row.results)
+
+
+def _percent(row: Row, name: str) -> str:
+    """Mean and spread of one accuracy over the seeds of a row."""
+    values = [100 * result[name] for result in row.results]
+    spread = f" +- {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.2f}{spread}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -98,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from rich.console import Console
 
     # Outside a terminal rich takes 80 columns and would cut the table.
-    Console(width=None if sys.stdout.isatty() else 140).print(table(found))
+    Console(width=None if sys.stdout.isatty() else 200).print(table(found))
     return 0
 
 

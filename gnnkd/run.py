@@ -7,17 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
-import torch
+from torch import nn
 
-from gnnkd import distillers, nn, options
+from gnnkd import distillers, models, options
 from gnnkd.data.graphs import SOURCES
 from gnnkd.data.task import PROTOCOLS, SETTINGS, NodeTask
 from gnnkd.distillers.dgd.settings import GeneratorSettings
 from gnnkd.errors import UserError
-from gnnkd.presets import preset
+from gnnkd.logits import Logits
+from gnnkd.models import Groups, Model, Teacher
 from gnnkd.train.settings import TrainSettings
 
-Groups = Mapping[str, Mapping[str, Any]]
 NOT_COMPARED = ("checkpoint_every",)
 """Settings without influence on the result."""
 
@@ -46,14 +46,15 @@ class Config:
     """One teacher and one student, on one dataset, for any seed.
 
     `teacher` and `student` are options of the networks, `options` those of the method and of its base. `given` names
-    what the user said himself, `group.option`; the rest are presets and defaults.
+    what the user said himself, `group.option`; the rest are presets and defaults. Ready logits may stand for the
+    teacher's network; then no teacher is trained.
     """
 
     dataset: str
     split: str | None
     setting: str
-    teacher_model: str
-    student_model: str
+    teacher_network: Teacher
+    student_network: Model
     method: str
     base: str | None
     base_given: bool
@@ -66,18 +67,40 @@ class Config:
     generators: GeneratorSettings | None
     given: frozenset[str]
 
+    @property
+    def logits(self) -> Logits | None:
+        """Ready logits, where no teacher is trained."""
+        return self.teacher_network if isinstance(self.teacher_network, Logits) else None
+
+    @property
+    def teacher_model(self) -> str:
+        """The teacher's network, as results call it."""
+        return models.name(self.teacher_network)
+
+    @property
+    def student_model(self) -> str:
+        """The student's network, as results call it."""
+        return models.name(self.student_network)
+
+    @property
+    def wants_generators(self) -> bool:
+        """Whether the method learns from generators, with the options that it has."""
+        wraps, chosen = distillers.methods()[self.method].wraps, self.options
+        return wraps and chosen.get("beta") != 0 and chosen.get("k") != 0
+
     def check_generators(self) -> None:
         """Refuse, before anything is trained, a method that needs generators and will have none.
 
         Raises:
             UserError: it does.
         """
-        wraps, chosen = distillers.methods()[self.method].wraps, self.options
-        if wraps and self.generators is None and chosen.get("beta") != 0 and chosen.get("k") != 0:
+        if self.wants_generators and self.generators is None:
             raise UserError(f"method.generators is false, and {self.method} learns from them; leave it out")
 
     def describe_teacher(self, task: NodeTask) -> dict[str, Any]:
         """All that determines the teacher's result, as plain values."""
+        if self.logits is not None:
+            return self.logits.describe()
         return _where(self, task) | {
             "teacher_model": self.teacher_model,
             "teacher": _stage(self.teacher, self.teacher_train),
@@ -118,14 +141,16 @@ def resolve(
     *,
     split: str | None = None,
     setting: str = "tran",
-    teacher_model: str = "gcn",
-    student_model: str = "mlp",
+    teacher_model: str | nn.Module | Logits = "gcn",
+    student_model: str | nn.Module = "mlp",
     method: str = "dgd",
     levels: tuple[Groups, ...] = (),
 ) -> Config:
     """Names and options become a checked configuration.
 
     Args:
+        teacher_model: a name, a module, or ready logits.
+        student_model: a name, or a module.
         levels: groups `data teacher student method train` of options, weakest first; presets and defaults stand below.
 
     Raises:
@@ -133,22 +158,22 @@ def resolve(
     """
     split = None if split is None else options.word("split", split, PROTOCOLS)
     setting = options.word("setting", setting, SETTINGS)
-    teacher_model = options.word("teacher model", teacher_model, nn.MODELS)
-    student_model = options.word("student model", student_model, nn.MODELS)
+    taught = teacher_model if isinstance(teacher_model, Logits) else models.chosen("teacher model", teacher_model)
+    learner = models.chosen("student model", student_model)
     method = options.word("method", method, distillers.methods())
-    _check_both(levels, teacher_model, student_model)
-    low = preset(dataset, split or _natural_split(dataset), teacher_model, student_model)
+    models.check_levels(levels, taught, learner)
+    low = models.presets(dataset, split or _natural_split(dataset), taught, learner)
     groups = options.layered((low, *levels))
     said = options.layered(levels)
-    base, of_method, generators = _method(method, groups["method"], nn.needs_graph(student_model))
-    teacher, teacher_train = _network("teacher", teacher_model, groups["teacher"])
-    student, student_train = _network("student", student_model, groups["student"])
-    return Config(
+    base, of_method, generators = _method(method, groups["method"], models.needs_graph(learner))
+    teacher, teacher_train = models.settings("teacher", taught, groups["teacher"])
+    student, student_train = models.settings("student", learner, groups["student"])
+    config = Config(
         dataset=dataset,
         split=split,
         setting=setting,
-        teacher_model=teacher_model,
-        student_model=student_model,
+        teacher_network=taught,
+        student_network=learner,
         method=method,
         base=base,
         base_given=said["method"].get("base", "auto") != "auto",
@@ -158,9 +183,15 @@ def resolve(
         student=student,
         student_train=student_train,
         options=of_method,
-        generators=generators,
+        generators=None if isinstance(taught, Logits) else generators,
         given=_given(said, wraps=base is not None),
     )
+    if config.logits is not None and config.wants_generators:
+        raise UserError(
+            f"{method} learns from generators, which learn while a teacher trains, and ready logits have none; "
+            f"use the method {distillers.default_base(models.needs_graph(learner))}, or train a teacher"
+        )
+    return config
 
 
 def _given(said: Groups, *, wraps: bool) -> frozenset[str]:
@@ -169,18 +200,10 @@ def _given(said: Groups, *, wraps: bool) -> frozenset[str]:
     return frozenset(names | ({f"generators.{name}" for name in said["method"]} if wraps else set()))
 
 
-def _check_both(levels: tuple[Groups, ...], teacher_model: str, student_model: str) -> None:
-    """Mistakes in the group `train` are named as such, before its options are handed to the two stages."""
-    of_teacher, of_student = options.of(nn.MODELS[teacher_model]), options.of(nn.MODELS[student_model])
-    common = {name: option for name, option in of_teacher.items() if name in of_student}
-    for level in levels:
-        options.checked("train", level.get("train", {}), common | options.of(TrainSettings))
-
-
 def _natural_split(dataset: str) -> str:
     """The protocol of a dataset known by name where none is asked for; other datasets have no presets."""
     source = SOURCES.get(dataset.lower().replace("_", "-"))
-    return "public" if source is not None and source.published else "cpf"
+    return (source.protocol if source is not None else None) or "cpf"
 
 
 def _data(values: Mapping[str, Any]) -> DataSettings:
@@ -188,22 +211,6 @@ def _data(values: Mapping[str, Any]) -> DataSettings:
     if settings.k is not None and settings.k < 1:
         raise UserError(f"data.k is {settings.k}; it must be at least 1")
     return settings
-
-
-def _network(group: str, model: str, values: Mapping[str, Any]) -> tuple[dict[str, Any], TrainSettings]:
-    """Options of a network and of its training; ranges are checked where they are used, on a network without memory."""
-    of_network, of_training = options.of(nn.MODELS[model]), options.of(TrainSettings)
-    found = options.checked(group, values, of_network | of_training)
-    try:
-        with torch.device("meta"):
-            nn.MODELS[model](1, 2, **{name: found[name] for name in of_network})
-        return {name: found[name] for name in of_network}, TrainSettings(**{n: found[n] for n in of_training})
-    except UserError as mistake:
-        raise UserError(f"{group}: {mistake}") from None
-    except RuntimeError:  # sizes beyond what a tensor can have
-        raise UserError(
-            f"{group}: layers and width make no network that a machine can hold; give smaller ones"
-        ) from None
 
 
 def _method(

@@ -13,7 +13,22 @@ import pytest
 import typing_extensions
 
 # The rooms where tensors live. Above them, annotations name classes that are imported late, for a fast --help.
-ROOMS = ("data", "distillers", "graph", "metrics", "nn", "optimizers", "predictor", "stages", "train", "types")
+ROOMS = (
+    "data",
+    "distillers",
+    "graph",
+    "logits",
+    "metrics",
+    "models",
+    "nn",
+    "optimizers",
+    "predictor",
+    "results",
+    "scores",
+    "stages",
+    "train",
+    "types",
+)
 
 # jaxtyping hands over one method at a time, where beartype cannot know what Self is; it counts as any object there.
 # An int is a float, as type checkers have it.

@@ -195,10 +195,10 @@ def test_files_that_are_no_student_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("said", "answer"),
     [
-        ({"teacher": "gnc"}, "unknown teacher model 'gnc'.*did you mean 'gcn'"),
+        ({"teacher": "gccn"}, "unknown teacher model 'gccn'.*did you mean 'gcn'"),
         ({"student": "mpl"}, "unknown student model 'mpl'.*did you mean 'mlp'"),
         ({"method": "gdg"}, "unknown method 'gdg'.*did you mean 'dgd'"),
-        ({"split": "ogb"}, "unknown split 'ogb'"),
+        ({"split": "obg"}, "unknown split 'obg'"),
         ({"split": "public"}, "has no split 'public'"),
         ({"options": {"studnet": {}}}, "unknown group of options 'studnet'.*did you mean 'student'"),
         ({"options": {"student": {"widht": 3}}}, "did you mean 'student.width'"),

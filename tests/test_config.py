@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from gnnkd import nn, options
 from gnnkd.config import parse
 from gnnkd.errors import UserError
 from gnnkd.run import resolve
@@ -106,16 +107,24 @@ def test_the_library_resolves_as_the_command_line_does() -> None:
     assert resolve(student_model="sage", method="kd", levels=levels) == parse(argv).config
 
 
+@pytest.mark.parametrize("dataset", ["cora", "citeseer", "amazon-photo", "digits"])
+@pytest.mark.parametrize("model", sorted(nn.MODELS))
+def test_presets_fit_every_network(dataset: str, model: str) -> None:
+    """A preset for a dataset says nothing to a network that does not have the option."""
+    config = resolve(dataset, teacher_model=model, student_model=model)
+    assert set(config.teacher) == set(config.student) == set(options.of(nn.MODELS[model]))
+
+
 MISTAKES = [
     (["--mtehod", "kd"], "did you mean 'method'"),
     (["--data", "x"], "unknown flag 'data'"),
     (["cora"], "unexpected argument 'cora'"),
     (["--dataset"], "expected one argument"),
-    (["--teacher", "gnc"], "did you mean 'gcn'"),
+    (["--teacher", "gccn"], "did you mean 'gcn'"),
     (["--student", "mpl"], "did you mean 'mlp'"),
     (["--method", "gln"], "did you mean 'glnn'"),
     (["--mode", "teastu"], "did you mean 'tea/stu'"),
-    (["--setting", "ind"], "unknown setting 'ind'; allowed: tran"),
+    (["--setting", "induct"], "unknown setting 'induct'; allowed: ind, tran"),
     (["--split", "publik"], "did you mean 'public'"),
     (["--device", "gpu"], "unknown device 'gpu'"),
     (["--tag", "a/b"], "tag 'a/b'"),
@@ -198,7 +207,7 @@ def test_a_broken_file_is_named_and_runs_nothing(
 
 def test_the_help_names_every_model_and_method() -> None:
     from gnnkd import distillers, nn
-    from gnnkd.config import VALUES
+    from gnnkd.flags import VALUES
 
     for name in distillers.methods():
         assert name in VALUES["method"][1]

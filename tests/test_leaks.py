@@ -1,4 +1,6 @@
-"""Labels that may not be read are not read: changing them changes no bit of any weight, whatever the method.
+"""What may not be read is not read: changing it changes no bit of any weight, whatever the method.
+
+These are labels outside training and, under the inductive setting, everything about unseen nodes.
 
 Both stages run as the command line runs them. A new method is tested here by being there.
 """
@@ -17,6 +19,7 @@ from torch import Tensor
 from gnnkd import distillers, stages
 from gnnkd.data.dataset import from_arrays
 from gnnkd.data.task import NodeTask, task
+from gnnkd.graph.split import unseen
 from gnnkd.run import Config, resolve
 from gnnkd.stages import Taught, train_student, train_teacher
 from gnnkd.train import fit
@@ -38,15 +41,18 @@ def _labels(shuffled: Any = None) -> Any:
     return y
 
 
-def _task(shuffled: Any = None) -> NodeTask:
+def _arrays(shuffled: Any = None) -> dict[str, Any]:
     """A planted partition with masks; features and edges stay when labels are permuted."""
     rng, y = np.random.default_rng(0), _labels()
     a, b = rng.integers(0, N, (2, 8 * N))
     near = (y[a] == y[b]) | (rng.random(a.size) < 0.1)
     words = rng.random((N, 30)) < np.where(np.arange(30) % C == y[:, None], 0.4, 0.05)
     masks = {"train_mask": TRAIN, "val_mask": VAL, "test_mask": REST}
-    arrays = {"edge_index": np.stack([a, b])[:, near], "x": words.astype(np.float32), "y": _labels(shuffled)}
-    return task(from_arrays(arrays | masks), seed=0)
+    return {"edge_index": np.stack([a, b])[:, near], "x": words.astype(np.float32), "y": _labels(shuffled), **masks}
+
+
+def _task(shuffled: Any = None) -> NodeTask:
+    return task(from_arrays(_arrays(shuffled)), seed=0)
 
 
 def _config(method: str, student: str = "mlp", **options: Any) -> Config:
@@ -91,7 +97,7 @@ def _both(data: NodeTask, config: Config) -> tuple[dict[str, Tensor], dict[str, 
     """Weights of the teacher with its generators, and of the student."""
     taught = train_teacher(data, config, Silent())
     assert bool(taught.bank and taught.bank.copies) is distillers.methods()[config.method].wraps
-    student, _ = train_student(data, config, taught.logits, taught.bank, Silent())
+    student = train_student(data, config, taught.logits, taught.bank, Silent()).predictor
     return _weights(taught), student.network.state_dict()
 
 
@@ -109,6 +115,52 @@ def test_labels_outside_training_and_validation_touch_no_weight(
     config = _config(method, student, **options)
     for one, other in zip(_both(plain, config), _both(shuffled, config), strict=True):
         assert _same(one, other)
+
+
+UNSEEN = unseen(torch.from_numpy(REST), seed=0).numpy()
+
+
+def _inductive(changes: dict[str, Any]) -> NodeTask:
+    return task(from_arrays(_arrays() | changes), seed=0, setting="ind")
+
+
+def _changed_unseen() -> dict[str, Any]:
+    """Other features, labels and edges of the unseen nodes: some edges gone, some new, to observed nodes too."""
+    rng, arrays = np.random.default_rng(2), _arrays()
+    x, y, (a, b) = arrays["x"].copy(), arrays["y"].copy(), arrays["edge_index"]
+    x[UNSEEN] = rng.random(x[UNSEEN].shape) < 0.15
+    y[UNSEEN] = (y[UNSEEN] + rng.integers(1, C, UNSEEN.sum())) % C
+    kept = ~(UNSEEN[a] | UNSEEN[b]) | (rng.random(a.size) < 0.5)
+    new = np.stack([rng.choice(np.flatnonzero(UNSEEN), 40), rng.integers(0, N, 40)])
+    return {"x": x, "y": y, "edge_index": np.concatenate([arrays["edge_index"][:, kept], new], axis=1)}
+
+
+@pytest.mark.parametrize(("method", "student", "options"), CASES)
+def test_nothing_of_an_unseen_node_touches_a_weight(method: str, student: str, options: dict[str, Any]) -> None:
+    """Under `ind`: neither its features, nor its label, nor an edge at it, be it new or gone."""
+    plain, changed = _inductive({}), _inductive(_changed_unseen())
+    assert plain.whole is not None
+    assert changed.whole is not None
+    assert torch.equal(plain.whole.unseen, torch.from_numpy(UNSEEN))
+    assert not torch.equal(plain.whole.y, changed.whole.y)
+    assert plain.whole.graph.n_edges != changed.whole.graph.n_edges
+    assert plain.content != changed.content
+    config = _config(method, student, **options)
+    for one, other in zip(_both(plain, config), _both(changed, config), strict=True):
+        assert _same(one, other)
+
+
+def test_the_test_of_unseen_nodes_would_notice() -> None:
+    """The same changes at nodes that are observed do change a weight; so does one edge between two of them."""
+    arrays, config = _arrays(), _config("dgd")
+    edge = np.array([[0], [1]])
+    assert not (arrays["edge_index"] == edge).all(axis=0).any()
+    plain = _both(_inductive({}), config)
+    more = _both(_inductive({"edge_index": np.concatenate([arrays["edge_index"], edge], axis=1)}), config)
+    tran = [_both(task(from_arrays(_arrays() | c), seed=0), config) for c in ({}, _changed_unseen())]
+    for (one, other), (seen, changed) in zip(zip(plain, more, strict=True), zip(*tran, strict=True), strict=True):
+        assert not _same(one, other)
+        assert not _same(seen, changed)
 
 
 @pytest.mark.parametrize("model", ["gcn", "sage"])

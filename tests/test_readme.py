@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import os
 import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import gnnkd
 from gnnkd.config import parse
 
 ROOT = Path(__file__).parents[1]
@@ -23,8 +27,25 @@ def test_the_readme_has_commands() -> None:
 
 
 @pytest.mark.parametrize("line", RUNS)
-def test_every_run_in_the_readme_parses(line: str) -> None:
+def test_every_run_in_the_readme_parses(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder with the file of logits that one of them names."""
+    monkeypatch.chdir(tmp_path)
+    np.save("teacher.npy", np.zeros((4, 2)))
     parse(shlex.split(line, comments=True)[3:])
+
+
+def test_the_library_calls_in_the_readme_have_arguments_that_exist() -> None:
+    calls = [
+        node
+        for kind, block in BLOCKS
+        if kind == "python"
+        for node in ast.walk(ast.parse(block))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    ]
+    ours = [call for call in calls if call.func.attr in ("distill", "load")]
+    assert len(ours) >= 5
+    for call in ours:
+        inspect.signature(getattr(gnnkd, call.func.attr)).bind(*call.args, **{k.arg: k.value for k in call.keywords})
 
 
 def test_the_scripts_in_the_readme_exist_and_can_run() -> None:

@@ -19,7 +19,7 @@ from gnnkd.data.graphs import load
 from gnnkd.data.task import NodeTask, task
 from gnnkd.errors import UserError
 from gnnkd.main import main
-from gnnkd.stages import cached_outputs
+from gnnkd.results import cached_outputs
 from gnnkd.train import checkpoint, fit
 from gnnkd.train.fit import Fit
 

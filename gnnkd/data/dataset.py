@@ -28,7 +28,8 @@ class NodeDataset:
     """A graph whose nodes have features and, some or all of them, a class.
 
     `y` holds class ids 0 .. C - 1, ascending with the labels, or `UNKNOWN`; `classes` holds the label of each id.
-    `public` is a published split, `given` one that came with the user's data. `notes` say what reading changed.
+    `split` is the one that came with the data and `protocol` its name: `public` or `ogb` if it was published with the
+    graph, else `given`. `notes` say what reading changed.
     """
 
     name: str
@@ -36,8 +37,8 @@ class NodeDataset:
     y: Int[Tensor, " N"]
     graph: Graph
     classes: tuple[int, ...]
-    public: Split | None = None
-    given: Split | None = None
+    split: Split | None = None
+    protocol: str = "given"
     notes: tuple[str, ...] = ()
 
     @property
@@ -52,7 +53,7 @@ def from_arrays(
     name: str = "graph",
     where: str | None = None,
     undirected: bool = True,
-    published: bool = False,
+    protocol: str = "given",
 ) -> NodeDataset:
     """Check the arrays of a graph and put them in order.
 
@@ -61,7 +62,7 @@ def from_arrays(
         name: of the dataset.
         where: how errors call the place that the arrays are from; `name` by default.
         undirected: add the mirror of each edge.
-        published: whether the masks are a published split.
+        protocol: what the masks are: `public` or `ogb` if they were published with the graph.
 
     Raises:
         UserError: anything that is missing, of a wrong shape, type or length, out of range or not finite.
@@ -91,15 +92,15 @@ def from_arrays(
         y=torch.from_numpy(y),
         graph=Graph.from_edge_index(torch.from_numpy(found), n),
         classes=classes,
-        public=split if published else None,
-        given=None if published else split,
+        split=split,
+        protocol=protocol,
         notes=tuple(notes),
     )
 
 
 def to_arrays(dataset: NodeDataset) -> dict[str, npt.NDArray[Any]]:
     """The arrays of which `from_arrays` makes an equal dataset."""
-    split = dataset.public or dataset.given
+    split = dataset.split
     masks = (split.train, split.val, split.test) if split else ()
     return {
         "edge_index": dataset.graph.edge_index.cpu().numpy(),

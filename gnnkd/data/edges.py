@@ -35,7 +35,7 @@ def checked(edge_index: Array, n: int, where: str) -> Edges:
             f"{where}: edge_index[{row}, {column}] is {edge_index[row, column]}, the first of {int(outside.sum())} ids "
             f"outside 0..{n - 1}; ids count from 0 and x and y have {n} rows"
         )
-    return edge_index.astype(np.int64)
+    return edge_index.astype(np.int64, copy=False)
 
 
 def merged(edges: Edges, n: int, *, undirected: bool) -> tuple[Edges, list[str]]:

@@ -11,8 +11,8 @@ from types import MappingProxyType
 
 import numpy as np
 
-from gnnkd.data import npz, raw
-from gnnkd.data.dataset import NodeDataset, from_arrays
+from gnnkd.data import npz, ogb, raw
+from gnnkd.data.dataset import NodeDataset, from_arrays, to_arrays
 from gnnkd.data.location import data_root, graph_cache
 from gnnkd.data.pyg import from_pyg
 from gnnkd.data.task import NodeTask, task
@@ -21,7 +21,7 @@ from gnnkd.errors import UserError, unknown
 __all__ = ["NodeDataset", "NodeTask", "from_arrays", "from_pyg", "load", "names", "task"]
 
 DIGITS_NEIGHBOURS = 8
-_CACHE_VERSION = 1
+_CACHE_VERSION = 2
 
 
 def digits(name: str, k: int) -> NodeDataset:
@@ -46,6 +46,11 @@ SOURCES: Mapping[str, raw.Source] = MappingProxyType(
         "citeseer": raw.planetoid("CiteSeer"),
         "pubmed": raw.planetoid("PubMed"),
         "amazon-photo": raw.amazon("Photo"),
+        "amazon-computers": raw.amazon("Computers"),
+        "coauthor-cs": raw.coauthor("CS"),
+        "coauthor-physics": raw.coauthor("Physics"),
+        "ogbn-arxiv": ogb.source("ogbn-arxiv", "time"),
+        "ogbn-products": ogb.source("ogbn-products", "sales_ranking"),
     }
 )
 """Published graphs, by name."""
@@ -69,7 +74,7 @@ def load(
         name: upper or lower case, dashes or underscores; or a path (see `gnnkd.data.npz` for the format).
         root: of the raw data; by default `$GNNKD_DATA`, else a folder in the user's cache. What is not there is
             downloaded.
-        undirected: add the mirror of each edge; the datasets known by name are symmetric anyway.
+        undirected: add the mirror of each edge; of those known by name only OGB's have one-way edges.
         k: neighbours of a node, for graphs made from features only; 8 by default.
 
     Raises:
@@ -89,21 +94,28 @@ def load(
 
 
 def _published(name: str, root: Path, *, undirected: bool) -> NodeDataset:
-    """Read our own copy if there is a good one, else the raw files, and keep a copy: PyG takes seconds to import."""
+    """Read our own copy if there is a good one, else the raw files, and keep a copy: PyG takes seconds to import.
+
+    The copy has the edges as they were published, so it serves either choice of `undirected`, and the first reading
+    gives what later ones do.
+    """
     source = SOURCES[name]
     raw.fetch(source, name, root)
     mark = hashlib.sha256(f"{_CACHE_VERSION}|{raw.stamp(source, root)}".encode()).hexdigest()
     copy = graph_cache() / f"{name}-{mark[:16]}.npz"
     notes: list[str] = []
+    protocol = source.protocol or "given"
     if copy.is_file():
         try:
-            return npz.read(copy, name=name, undirected=undirected, published=source.published)
+            return npz.read(copy, name=name, undirected=undirected, protocol=protocol)
         except UserError as error:
             notes.append(f"read from the raw files: {error}")
-    data = raw.read(source, name, root)
-    dataset = from_pyg(data, name=name, undirected=undirected, published=source.published)
+    found = raw.read(source, name, root)
+    once = from_arrays(found, name=name, where=str(source.place(root)), undirected=False, protocol=protocol)
+    del found  # gigabytes, for the large ones
     try:
-        npz.write(copy, dataset)
+        npz.write(copy, once)
     except UserError as error:
         notes.append(f"not kept for a faster start: {error}")
+    dataset = from_arrays(to_arrays(once), name=name, undirected=undirected, protocol=protocol)
     return replace(dataset, notes=(*dataset.notes, *notes))

@@ -27,7 +27,7 @@ from gnnkd.errors import UserError
 
 
 def read(
-    path: str | os.PathLike[str], *, name: str | None = None, undirected: bool = True, published: bool = False
+    path: str | os.PathLike[str], *, name: str | None = None, undirected: bool = True, protocol: str = "given"
 ) -> NodeDataset:
     """Read a graph; nothing in the file is executed.
 
@@ -35,7 +35,7 @@ def read(
         path: the file.
         name: of the dataset; the file's stem by default.
         undirected: add the mirror of each edge.
-        published: whether the masks are a published split.
+        protocol: what the masks are: `public` or `ogb` if they were published with the graph.
 
     Raises:
         UserError: no such file, not of this format, damaged, or with arrays that make no graph.
@@ -45,7 +45,7 @@ def read(
         arrays = _arrays(path)
     except OSError as error:
         raise UserError(f"dataset {path.name[:60]}... cannot be opened: {error.strerror or error}") from error
-    return from_arrays(arrays, name=name or path.stem, where=str(path), undirected=undirected, published=published)
+    return from_arrays(arrays, name=name or path.stem, where=str(path), undirected=undirected, protocol=protocol)
 
 
 def write(path: str | os.PathLike[str], dataset: NodeDataset) -> None:

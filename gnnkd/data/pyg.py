@@ -13,7 +13,7 @@ from gnnkd.data.dataset import FIELDS, NodeDataset, from_arrays
 from gnnkd.errors import UserError
 
 
-def from_pyg(data: Any, *, name: str = "graph", undirected: bool = True, published: bool = False) -> NodeDataset:
+def from_pyg(data: Any, *, name: str = "graph", undirected: bool = True, protocol: str = "given") -> NodeDataset:
     """Read a `Data` object, or anything with its attributes; the tensors are copied.
 
     Args:
@@ -21,11 +21,16 @@ def from_pyg(data: Any, *, name: str = "graph", undirected: bool = True, publish
             and `test_mask` [N] are optional. Other attributes, edge weights among them, are left out with a note.
         name: of the dataset.
         undirected: add the mirror of each edge.
-        published: whether the masks are a published split.
+        protocol: what the masks are: `public` or `ogb` if they were published with the graph.
 
     Raises:
         UserError: as `from_arrays`, and for an attribute that is no tensor.
     """
+    return from_arrays(arrays_of(data, name), name=name, undirected=undirected, protocol=protocol)
+
+
+def arrays_of(data: Any, name: str) -> dict[str, npt.NDArray[Any]]:
+    """What `from_pyg` reads of `data`, as `from_arrays` takes it; `name` is for errors."""
     arrays: dict[str, npt.NDArray[Any]] = {}
     for field in ("edge_index", "x", "y", "train_mask", "val_mask", "test_mask"):
         value = getattr(data, field, None)
@@ -35,8 +40,7 @@ def from_pyg(data: Any, *, name: str = "graph", undirected: bool = True, publish
         raise UserError(f"{name}: data.adj_t stands in for data.edge_index; give edge_index [2, E]")
     keys = data.keys() if callable(getattr(data, "keys", None)) else vars(data)
     # Of what is not read only the names count, for the notes.
-    arrays.update({key: np.empty(0) for key in keys if key not in (*FIELDS, "num_nodes") and key[0] != "_"})
-    return from_arrays(arrays, name=name, undirected=undirected, published=published)
+    return arrays | {key: np.empty(0) for key in keys if key not in (*FIELDS, "num_nodes") and key[0] != "_"}
 
 
 def _arrays(field: str, value: Any, name: str) -> dict[str, npt.NDArray[Any]]:

@@ -1,16 +1,22 @@
-"""Published graphs in PyTorch Geometric's own folders: found, downloaded, read; never changed."""
+"""Published graphs in the folders of those who publish them: found, downloaded, read; never changed."""
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+import numpy.typing as npt
+
+from gnnkd.data.pyg import arrays_of
 from gnnkd.errors import UserError
+
+Array = npt.NDArray[Any]
 
 
 @final
@@ -18,33 +24,37 @@ from gnnkd.errors import UserError
 class Source:
     """A published graph.
 
-    `folder` is where it lies under the data root, `files` are those in `folder/raw` without which it is not whole;
-    `read` makes a PyG `Data` of that raw folder; `download` fills a root of its class with `<folder's name>/raw`;
-    `published` says whether its masks are the public split.
+    `folder` is where it lies under the data root, `files` are those in it without which it is not whole; `read` makes
+    the arrays of `gnnkd.data.dataset` of that folder; `download` fills a root of its own with `<folder's name>`;
+    `protocol` says which split its masks are, None if it has none.
     """
 
     folder: Path
     files: tuple[str, ...]
-    read: Callable[[Path], Any]
+    read: Callable[[Path], Mapping[str, Array]]
     download: Callable[[Path], Any]
-    published: bool
+    protocol: str | None
 
-    def raw(self, root: Path) -> Path:
-        """Its raw folder under `root`."""
-        return root / self.folder / "raw"
+    def place(self, root: Path) -> Path:
+        """Its folder under `root`."""
+        return root / self.folder
 
     def missing(self, root: Path) -> list[str]:
         """The files that are not there."""
-        return [name for name in self.files if not (self.raw(root) / name).is_file()]
+        return [name for name in self.files if not (self.place(root) / name).is_file()]
+
+    def begun(self, root: Path) -> bool:
+        """Whether a folder is there that is to hold its files."""
+        return any((self.place(root) / Path(name).parts[0]).exists() for name in self.files)
 
 
 def planetoid(name: str) -> Source:
     """A citation graph of PyG's `Planetoid`, by its name there."""
 
-    def read(raw: Path) -> Any:
+    def read(folder: Path) -> Mapping[str, Array]:
         from torch_geometric.io import read_planetoid_data
 
-        return read_planetoid_data(str(raw), name)
+        return arrays_of(read_planetoid_data(str(folder / "raw"), name), name)
 
     def download(root: Path) -> Any:
         from torch_geometric.datasets import Planetoid
@@ -52,82 +62,107 @@ def planetoid(name: str) -> Source:
         return Planetoid(str(root), name)
 
     parts = ("x", "tx", "allx", "y", "ty", "ally", "graph", "test.index")
-    files = tuple(f"ind.{name.lower()}.{part}" for part in parts)
-    return Source(Path("planetoid", name), files, read, download, published=True)
+    files = tuple(f"raw/ind.{name.lower()}.{part}" for part in parts)
+    return Source(Path("planetoid", name), files, read, download, protocol="public")
 
 
 def amazon(name: str) -> Source:
     """A co-purchase graph of PyG's `Amazon`, by its name there."""
-    file = f"amazon_electronics_{name.lower()}.npz"
-
-    def read(raw: Path) -> Any:
-        from torch_geometric.io import read_npz
-
-        return read_npz(str(raw / file), to_undirected=True)
 
     def download(root: Path) -> Any:
         from torch_geometric.datasets import Amazon
 
         return Amazon(str(root), name)
 
-    return Source(Path("amazon", name), (file,), read, download, published=False)
+    return _benchmark(Path("amazon", name), f"amazon_electronics_{name.lower()}", download)
+
+
+def coauthor(name: str) -> Source:
+    """A co-author graph of PyG's `Coauthor`, by its name there."""
+
+    def download(root: Path) -> Any:
+        from torch_geometric.datasets import Coauthor
+
+        return Coauthor(str(root), name)
+
+    return _benchmark(Path("coauthor", name), f"ms_academic_{name[:3].lower()}", download)
+
+
+def _benchmark(folder: Path, stem: str, download: Callable[[Path], Any]) -> Source:
+    def read(folder: Path) -> Mapping[str, Array]:
+        from torch_geometric.io import read_npz
+
+        return arrays_of(read_npz(str(folder / file), to_undirected=True), folder.name)
+
+    file = f"raw/{stem}.npz"
+    return Source(folder, (file,), read, download, protocol=None)
 
 
 def fetch(source: Source, name: str, root: Path) -> None:
     """Download what is not there at all.
 
-    PyG's class works in a folder of its own, whose raw part is then moved into place as a whole: no broken-off download
-    is ever taken for data.
+    The downloader works in a folder of its own, which is then moved into place as a whole: no broken-off download is
+    ever taken for data.
 
     Raises:
         UserError: some files are there and some are not, or they cannot be had.
     """
-    raw, missing = source.raw(root), source.missing(root)
+    place, missing = source.place(root), source.missing(root)
     if not missing:
         return
-    if raw.exists():
+    if source.begun(root):
         raise UserError(
-            f"dataset '{name}': {raw} lacks {', '.join(missing)}; complete it, or move it away to download all"
+            f"dataset '{name}': {place} lacks {', '.join(missing)}; complete it, or move it away to download all"
         )
     try:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as draft, _quiet():
             source.download(Path(draft))
-            raw.parent.mkdir(parents=True, exist_ok=True)
-            (Path(draft) / source.folder.name / "raw").rename(raw)
-    except ImportError:
+            _move(Path(draft) / source.folder.name, place)
+    except (ImportError, UserError):
         raise
     # The network and PyG's file systems raise what they like; to the user it is one thing.
     except Exception as error:
         raise UserError(
-            f"dataset '{name}' is not in {raw} and could not be downloaded ({_reason(error)}); "
+            f"dataset '{name}' is not in {place} and could not be downloaded ({_reason(error)}); "
             "give the folder that has it with --data_root, or run where there is a network"
         ) from error
 
 
-def read(source: Source, name: str, root: Path) -> Any:
-    """Read the raw folder into a PyG `Data`.
+def _move(made: Path, place: Path) -> None:
+    shutil.rmtree(made / "processed", ignore_errors=True)  # a copy in a format of PyG's, which may change
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if not place.exists():
+        made.rename(place)
+        return
+    # Someone else's `processed` folder, say, with nothing to process.
+    for part in sorted(made.iterdir()):
+        part.rename(place / part.name)
+
+
+def read(source: Source, name: str, root: Path) -> Mapping[str, Array]:
+    """Read the files into the arrays of a graph.
 
     Raises:
-        UserError: its files cannot be read.
+        UserError: they cannot be read.
     """
-    raw = source.raw(root)
+    place = source.place(root)
     try:
         with _quiet():
-            return source.read(raw)
-    except ImportError:
+            return source.read(place)
+    except (ImportError, UserError):
         raise
     # Old pickles fail in as many ways as there are objects.
     except Exception as error:
         raise UserError(
-            f"dataset '{name}' cannot be read from {raw} ({_reason(error)}); its files are damaged: replace them, or "
+            f"dataset '{name}' cannot be read from {place} ({_reason(error)}); its files are damaged: replace them, or "
             "move the folder away to download afresh"
         ) from error
 
 
 def stamp(source: Source, root: Path) -> str:
     """Size and time of change of each raw file: what a copy of the data in our own format is known by."""
-    stats = [(name, (source.raw(root) / name).stat()) for name in source.files]
+    stats = [(name, (source.place(root) / name).stat()) for name in source.files]
     return "|".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats)
 
 

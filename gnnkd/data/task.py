@@ -14,14 +14,15 @@ from torch import Tensor
 
 from gnnkd.data.dataset import NodeDataset
 from gnnkd.data.features import row_normalised
+from gnnkd.data.whole import Whole
 from gnnkd.errors import UserError, unknown
 from gnnkd.graph import split as splits
 from gnnkd.graph.split import Split
 from gnnkd.graph.structure import CSR, Graph
 from gnnkd.types import UNKNOWN, Batch
 
-PROTOCOLS = ("public", "given", "cpf", "random")
-SETTINGS = ("tran",)
+PROTOCOLS = ("public", "ogb", "given", "cpf", "random")
+SETTINGS = ("tran", "ind")
 FEATURES = ("auto", "row", "raw")
 
 
@@ -33,6 +34,8 @@ class NodeTask:
     Rows are the nodes of the task in the order of the full data; `index` holds their ids there. Class ids are those of
     the dataset, so `n_classes` is the same on each split, even if a class does not occur in the largest component.
     `features` says whether rows were normalised (`row`) or not (`raw`).
+
+    Under the setting `ind` the rows are the observed nodes only, `split.test` among them; `whole` holds all nodes.
     """
 
     name: str
@@ -47,6 +50,7 @@ class NodeTask:
     index: Int[Tensor, " N"]
     features: str
     notes: tuple[str, ...] = ()
+    whole: Whole | None = None
 
     @property
     def n_nodes(self) -> int:
@@ -79,11 +83,14 @@ class NodeTask:
 
     @cached_property
     def content(self) -> str:
-        """SHA-256 of features, labels and classes, which a result depends on and `fingerprint` leaves out."""
+        """SHA-256 of features, labels, classes and `whole`: what a result depends on and `fingerprint` leaves out."""
         digest = hashlib.sha256(f"{tuple(self.x.shape)}|{self.classes}".encode())
-        x = (self.x.rowptr, self.x.col, self.x.values()) if isinstance(self.x, CSR) else (self.x,)
-        for part in (*x, self.y):
-            digest.update(part.detach().cpu().contiguous().numpy().tobytes())
+        parts = [*_parts(self.x), self.y]
+        if self.whole is not None:
+            a = self.whole.graph.adjacency
+            parts += [*_parts(self.whole.x), self.whole.y, a.rowptr, a.col, self.whole.observed]
+        for part in parts:
+            digest.update(part.detach().cpu().contiguous().numpy().data)
         return digest.hexdigest()
 
     def batch(self, labelled: Bool[Tensor, " N"]) -> Batch:
@@ -99,13 +106,13 @@ class NodeTask:
             graph=self.graph.to(device),
             split=self.split.to(device),
             index=self.index.to(device),
+            whole=None if self.whole is None else self.whole.to(device),
         )
 
 
 def protocols(dataset: NodeDataset) -> list[str]:
     """The protocols that a dataset has, its default first."""
-    published = [name for name, split in (("public", dataset.public), ("given", dataset.given)) if split is not None]
-    return [*published, "cpf", "random"]
+    return [*([] if dataset.split is None else [dataset.protocol]), "cpf", "random"]
 
 
 def task(
@@ -120,15 +127,18 @@ def task(
     """Split a dataset by a protocol.
 
     Args:
-        protocol: `public` (the published masks), `given` (the masks in the data), `cpf` (largest component, 20 a class
-            train, 30 validate, the rest tests) or `random` (fractions of all nodes); by default the first that exists.
+        protocol: `public` or `ogb` (the published masks), `given` (the masks in the data), `cpf` (largest component, 20
+            a class train, 30 validate, the rest tests) or `random` (fractions of all nodes); by default the first that
+            exists.
         seed: 0 .. 2^32 - 1; `cpf` and `random` draw anew for each, the others do not depend on it.
-        setting: `tran`: all nodes and edges are seen in training.
+        setting: `tran`: all nodes and edges are seen in training; `ind`: a fifth of the test nodes, drawn anew for each
+            seed, and all their edges are not.
         normalise: `row` divides each row of features by its sum, `raw` leaves them; `auto` is `row` under `public`.
         fractions: of training, validation and test, under `random` only; (.1, .1, .8) by default.
 
     Raises:
-        UserError: an unknown word, a protocol that the dataset does not have, a class too small for `cpf`.
+        UserError: an unknown word, a protocol that the dataset does not have, a class too small for `cpf`, fewer than
+            two test nodes under `ind`.
     """
     there = protocols(dataset)
     protocol = (protocol or there[0]).lower()
@@ -145,8 +155,8 @@ def task(
     index, notes = _nodes(dataset, protocol)
     y = dataset.y[index]
     form = ("row" if protocol == "public" else "raw") if normalise == "auto" else normalise
-    x, graph = _rows(dataset, index)
-    return NodeTask(
+    x, graph = _rows(dataset.x, dataset.graph, index)
+    made = NodeTask(
         name=dataset.name,
         protocol=protocol,
         setting=setting,
@@ -159,6 +169,25 @@ def task(
         index=index,
         features=form,
         notes=(*dataset.notes, *notes),
+    )
+    return _observed(made) if setting == "ind" else made
+
+
+def _observed(everything: NodeTask) -> NodeTask:
+    """The observed nodes alone: what is not in the task cannot reach training."""
+    unseen = splits.unseen(everything.split.test, everything.seed)
+    observed = ~unseen
+    x, graph = _rows(everything.x, everything.graph, observed.nonzero().flatten())
+    tested = everything.split.sizes[2]
+    return replace(
+        everything,
+        x=x,
+        y=everything.y[observed],
+        graph=graph,
+        split=everything.split.rows(observed),
+        index=everything.index[observed],
+        notes=(*everything.notes, f"{int(unseen.sum())} of {tested} test nodes and their edges are unseen in training"),
+        whole=Whole(everything.x, everything.y, everything.graph, observed, everything.index),
     )
 
 
@@ -174,19 +203,22 @@ def _nodes(dataset: NodeDataset, protocol: str) -> tuple[Int[Tensor, " K"], list
     return ids, notes
 
 
-def _rows(dataset: NodeDataset, index: Int[Tensor, " K"]) -> tuple[Tensor | CSR, Graph]:
-    x, graph = dataset.x, dataset.graph
+def _rows(x: Tensor | CSR, graph: Graph, index: Int[Tensor, " K"]) -> tuple[Tensor | CSR, Graph]:
     if index.numel() == graph.n_nodes:
         return x, graph
     return x.select_rows(index) if isinstance(x, CSR) else x[index], graph.subgraph(index)
 
 
+def _parts(x: Tensor | CSR) -> list[Tensor]:
+    return [x.rowptr, x.col, x.values()] if isinstance(x, CSR) else [x]
+
+
 def _split(
     dataset: NodeDataset, protocol: str, y: Int[Tensor, " K"], seed: int, fractions: Sequence[float] | None
 ) -> Split:
-    ready = {"public": dataset.public, "given": dataset.given}.get(protocol)
-    if ready is not None:
-        return ready
     if protocol == "cpf":
         return splits.cpf(y, seed, labels=dataset.classes)
-    return splits.random(y, seed, fractions or splits.FRACTIONS)
+    if protocol == "random":
+        return splits.random(y, seed, fractions or splits.FRACTIONS)
+    assert dataset.split is not None
+    return dataset.split

@@ -19,6 +19,8 @@ from gnnkd.types import UNKNOWN
 TRAIN_PER_CLASS = 20
 VAL_PER_CLASS = 30
 FRACTIONS = (0.1, 0.1, 0.8)
+UNSEEN = 0.2
+"""Share of the test nodes that an inductive task keeps from training."""
 
 Ids = npt.NDArray[np.int64]
 
@@ -44,6 +46,10 @@ class Split:
     def sizes(self) -> tuple[int, int, int]:
         """Numbers of training, validation and test nodes."""
         return int(self.train.sum()), int(self.val.sum()), int(self.test.sum())
+
+    def rows(self, kept: Bool[Tensor, " N"]) -> Split:
+        """The masks over the rows that `kept` keeps."""
+        return Split(self.train[kept], self.val[kept], self.test[kept])
 
     def to(self, device: torch.device | str) -> Split:
         """The same split on `device`."""
@@ -112,6 +118,31 @@ def random(y: Int[Tensor, " N"], seed: int, fractions: Sequence[float] = FRACTIO
                 "give larger fractions"
             )
     return Split.of_ids(y.numel(), *parts)
+
+
+def unseen(test: Bool[Tensor, " N"], seed: int) -> Bool[Tensor, " N"]:
+    """Draw the test nodes that training does not see: a fifth of them, rounded, at least one and not all.
+
+    The draw is `RandomState(seed).choice(ids, count, replace=False)` with ids ascending. The generator is of this draw
+    alone, so the sets of training and validation are those of the same seed without it.
+
+    Args:
+        test: the test nodes.
+        seed: 0 .. 2^32 - 1.
+
+    Raises:
+        UserError: fewer than two test nodes, for one must be unseen and one observed.
+    """
+    ids = np.flatnonzero(test.cpu().numpy())
+    if ids.size < 2:
+        raise UserError(
+            f"the setting 'ind' needs at least 2 test nodes, one unseen in training and one observed; the split has "
+            f"{ids.size}; use --setting tran, or a split with more test nodes"
+        )
+    chosen = _generator(seed).choice(ids, max(1, round(UNSEEN * ids.size)), replace=False)
+    mask = torch.zeros(test.numel(), dtype=torch.bool)
+    mask[torch.from_numpy(chosen)] = True
+    return mask.to(test.device)
 
 
 def largest_component(edge_index: Int[Tensor, "2 E"], n: int) -> Int[Tensor, " K"]:

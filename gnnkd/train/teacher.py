@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from ..distillers.base import plain_gradients
 from ..distillers.dgd.bank import Layers
 from ..distillers.dgd.gail import Imitation
 from ..distillers.dgd.settings import GeneratorSettings
 from ..distillers.supervised import Supervised
-from ..types import Batch
+from ..types import Batch, Output
 from .fit import Fit
 from .settings import TrainSettings
 
-__all__ = ["GeneratorSettings", "outputs", "teaching"]
+__all__ = ["GeneratorSettings", "imitable", "outputs", "teaching", "unread"]
 
 
 def teaching(
@@ -36,17 +38,31 @@ def teaching(
     """
     watcher = None
     if generators is not None:
-        full = generators.resolved()
-        model.eval()
-        with torch.no_grad():
-            shown = model(batch.x, batch.graph)
-        n_nodes = batch.index.numel()
-        layers = Layers.of(shown, dict(model.named_parameters()), n_nodes, full.buckets)
+        full, n_nodes = generators.resolved(), batch.index.numel()
+        layers = Layers.of(imitable(model, batch), dict(model.named_parameters()), n_nodes, full.buckets)
         watcher = Imitation(layers, full, seed=seed, device=batch.y.device)
     fit = Fit(
         model, batch, Supervised(), None, validation, settings, watcher=watcher, seed=seed, file=file, key=key
     )  # fmt: skip
     return fit, watcher
+
+
+def imitable(model: nn.Module, batch: Batch) -> Output:
+    """The output in eval mode, with the operands of those weights only that a gradient of the logits reaches."""
+    model.eval()
+    output: Output = model(batch.x, batch.graph)
+    params = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    reached = plain_gradients({"logits": output.logits.sum()}, params)
+    return replace(output, hidden={name: h for name, h in output.hidden.items() if name in reached})
+
+
+def unread(model: nn.Module, output: Output) -> list[str]:
+    """What is trained of `model`, is a matrix (or more), and has no operand in `output`: name and shape of each."""
+    return [
+        f"{name} {list(p.shape)}"
+        for name, p in model.named_parameters()
+        if p.requires_grad and sum(size > 1 for size in p.shape) > 1 and name not in output.hidden
+    ]
 
 
 @torch.no_grad()

@@ -72,8 +72,8 @@ def test_a_correct_file_is_read_as_it_is(read, arrays):
     assert (data.name, data.classes) == ("graph", (0, 1))
     assert torch.equal(data.x, torch.from_numpy(arrays["x"]))
     assert data.y.tolist() == arrays["y"].tolist()
-    assert data.public is None
-    assert data.given.sizes == (2, 1, 2)
+    assert data.protocol == "given"
+    assert data.split.sizes == (2, 1, 2)
 
 
 def test_edges_are_mirrored_and_merged_and_it_says_so(read):
@@ -120,11 +120,11 @@ def test_features_of_any_real_type_become_float32(read, arrays, dtype):
 @pytest.mark.parametrize("dtype", [np.int64, np.uint8])
 def test_masks_may_be_zero_and_one(read, arrays, dtype):
     data = read(**{name: arrays[name].astype(dtype) for name in MASKS})
-    assert data.given.sizes == (2, 1, 2)
+    assert data.split.sizes == (2, 1, 2)
 
 
 def test_masks_may_be_left_out(read):
-    assert read(train_mask=None, val_mask=None, test_mask=None).given is None
+    assert read(train_mask=None, val_mask=None, test_mask=None).split is None
 
 
 def test_sparse_parts_and_dense_features_are_the_same_thing(read):
@@ -174,8 +174,8 @@ def test_a_written_dataset_is_read_as_an_equal_one(read, tmp_path, changes, undi
     assert data.classes == again.classes
     assert torch.equal(data.y, again.y)
     assert dense(data.x).tolist() == dense(again.x).tolist()
-    assert (data.given is None) == (again.given is None)
-    assert data.given is None or torch.equal(data.given.test, again.given.test)
+    assert (data.split is None) == (again.split is None)
+    assert data.split is None or torch.equal(data.split.test, again.split.test)
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["copy.npz"]
 
 

@@ -53,7 +53,7 @@ def test_gradients_and_half_precision_are_taken_off():
 
 def test_masks_are_the_given_split():
     masks = {name: torch.arange(4) == i for i, name in enumerate(("train_mask", "val_mask", "test_mask"))}
-    assert from_pyg(data(**masks)).given.sizes == (1, 1, 1)
+    assert from_pyg(data(**masks)).split.sizes == (1, 1, 1)
 
 
 def test_edge_weights_are_left_out_with_a_note():

@@ -25,7 +25,7 @@ def ring(first: int, last: int) -> np.ndarray:
     return np.stack([ids, np.roll(ids, -1)])
 
 
-def make(published: bool = False, masks: bool = False, sparse: bool = False) -> NodeDataset:
+def make(protocol: str = "given", masks: bool = False, sparse: bool = False) -> NodeDataset:
     rng = np.random.RandomState(0)
     y = np.where(np.arange(N) < PART, np.arange(N) % 3 * 10, 77)
     y[5] = UNKNOWN
@@ -36,16 +36,17 @@ def make(published: bool = False, masks: bool = False, sparse: bool = False) -> 
     if masks:
         ids = np.arange(N)
         arrays |= {"train_mask": ids < 3, "val_mask": (ids > 10) & (ids < 20), "test_mask": ids > 200}
-    return from_arrays(arrays, published=published)
+    return from_arrays(arrays, protocol=protocol)
 
 
 def dense(x):
     return x.dense() if isinstance(x, CSR) else x
 
 
-def test_the_default_is_public_then_given_then_cpf():
+def test_the_default_is_the_split_that_came_with_the_data_then_cpf():
     for data, there in (
-        (make(published=True, masks=True), ["public", "cpf", "random"]),
+        (make(protocol="public", masks=True), ["public", "cpf", "random"]),
+        (make(protocol="ogb", masks=True), ["ogb", "cpf", "random"]),
         (make(masks=True), ["given", "cpf", "random"]),
         (make(), ["cpf", "random"]),
     ):
@@ -82,7 +83,7 @@ def test_cpf_counts_the_component_only_and_names_the_users_label():
 def test_masks_are_taken_as_they_are():
     data = make(masks=True)
     t = task(data, seed=0)
-    assert torch.equal(t.split.test, data.given.test)
+    assert torch.equal(t.split.test, data.split.test)
     assert t.n_nodes == N
 
 
@@ -97,7 +98,7 @@ def test_random_is_of_all_nodes_by_fractions():
     [
         ({"protocol": "public"}, "has no split 'public'; it has cpf, random"),
         ({"protocol": "pubic"}, r"unknown split 'pubic'.*did you mean 'public'"),
-        ({"setting": "inductive"}, "unknown setting 'inductive'; allowed: tran"),
+        ({"setting": "inductive"}, "unknown setting 'inductive'; allowed: ind, tran"),
         ({"normalise": "rows"}, r"unknown feature normalisation 'rows'.*did you mean 'row'"),
         ({"fractions": (0.1, 0.1, 0.8)}, "fractions are of the split 'random'"),
     ],
@@ -109,7 +110,7 @@ def test_wrong_words(options, message):
 
 @pytest.mark.parametrize("sparse", [True, False])
 def test_features_are_rows_of_sum_one_under_public_and_raw_otherwise(sparse):
-    data = make(published=True, masks=True, sparse=sparse)
+    data = make(protocol="public", masks=True, sparse=sparse)
     public, other = task(data, seed=0), task(data, protocol="random", seed=0)
     assert (public.features, other.features) == ("row", "raw")
     total = dense(public.x).sum(1)
@@ -143,7 +144,7 @@ def test_the_fingerprint_is_of_rows_edges_split_and_features_but_not_of_labels()
         task(data, seed=1, protocol="cpf"),
         task(data, seed=0, protocol="random"),
         task(data, seed=0, normalise="row"),
-        task(replace(data, given=replace(data.given, val=data.given.val.roll(1))), seed=0),
+        task(replace(data, split=replace(data.split, val=data.split.val.roll(1))), seed=0),
         task(replace(data, graph=data.graph.subgraph(torch.arange(N).flip(0).roll(5))), seed=0),
     ]
     assert len({base, *(t.fingerprint for t in others)}) == 1 + len(others)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gnnkd.errors import UserError
-from gnnkd.graph.split import Split, cpf, largest_component, random
+from gnnkd.graph.split import Split, cpf, largest_component, random, unseen
 from gnnkd.types import UNKNOWN
 
 SIZES = (60, 51, 200)
@@ -98,6 +98,33 @@ def test_fractions_out_of_range_are_refused(y, fractions):
 def test_a_fraction_too_small_for_a_node_is_refused(y):
     with pytest.raises(UserError, match="no validation node"):
         random(y, 0, (0.5, 1e-6, 0.4))
+
+
+def test_unseen_nodes_are_the_draw_written_out_slowly(y):
+    test = cpf(y, 4).test
+    members = [i for i in range(y.numel()) if test[i]]
+    drawn = np.random.RandomState(4).choice(members, round(0.2 * len(members)), replace=False)
+    assert unseen(test, 4).nonzero().flatten().tolist() == sorted(drawn)
+
+
+@pytest.mark.parametrize(("tested", "count"), [(2, 1), (3, 1), (7, 1), (8, 2), (1000, 200)])
+def test_a_fifth_of_the_test_nodes_is_unseen_at_least_one_and_never_all(tested, count):
+    test = torch.arange(1200) < tested
+    drawn = unseen(test, 0)
+    assert int(drawn.sum()) == count
+    assert not bool((drawn & ~test).any())
+
+
+@pytest.mark.parametrize("tested", [0, 1])
+def test_a_test_set_too_small_for_unseen_nodes_is_refused(tested):
+    with pytest.raises(UserError, match=f"at least 2 test nodes.* has {tested}; use --setting tran"):
+        unseen(torch.arange(9) < tested, 0)
+
+
+def test_rows_of_a_split_are_the_masks_of_the_kept_nodes(y):
+    split, kept = cpf(y, 0), torch.arange(y.numel()) % 3 > 0
+    assert torch.equal(split.rows(kept).test.nonzero(), split.test[kept].nonzero())
+    assert split.rows(torch.ones_like(kept)).sizes == split.sizes
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32])

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from torch.autograd import grad
 
 from gnnkd.errors import UserError
+from gnnkd.graph.kernels import neighbour_sum
 from gnnkd.graph.structure import CSR, Graph
 from gnnkd.nn.linear import linear
-from gnnkd.nn.sgc import sgc
+from gnnkd.nn.sgc import SGC, sgc
 
 N, D = 12, 6
 
@@ -68,6 +71,22 @@ def test_the_gradient_of_its_weight_is_of_the_order_of_transforming_first(classe
     identity.lin.bias = net.lin.bias
     (delta,) = grad(identity(mapped, a).logits.logsumexp(1).sum(), mapped)
     assert torch.allclose(found, delta.t() @ out.hidden["lin.weight"], atol=1e-4)
+
+
+@pytest.mark.parametrize("sparse", [True, False], ids=["sparse", "dense"])
+@pytest.mark.parametrize("classes", [3, 11])
+def test_the_steps_are_taken_on_the_narrower_side(monkeypatch: pytest.MonkeyPatch, classes: int, sparse: bool) -> None:
+    """Sparse features are always mapped first: one step would fill them."""
+    widths = []
+
+    def noted(a: CSR, x: torch.Tensor) -> torch.Tensor:
+        widths.append(x.shape[1])
+        return neighbour_sum(a, x)
+
+    monkeypatch.setattr(sys.modules[SGC.__module__], "neighbour_sum", noted)  # the package has a function of that name
+    x = torch.randn(N, D)
+    sgc(D, classes, k=2)(CSR.from_dense(x) if sparse else x, edges("directed"))
+    assert widths == [classes if sparse else min(classes, D)] * 2
 
 
 def test_features_are_dropped_in_training_only() -> None:

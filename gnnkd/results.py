@@ -1,0 +1,131 @@
+"""The two stages with their files: what a run leaves in its place, and what a student reads from its teacher's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gnnkd import distillers, scores
+from gnnkd.curves import draw
+from gnnkd.data.task import NodeTask
+from gnnkd.distillers.dgd.bank import Bank
+from gnnkd.errors import UserError
+from gnnkd.places import Place, read_json, read_result
+from gnnkd.predictor import Predictor
+from gnnkd.provenance import commit, versions
+from gnnkd.run import Config
+from gnnkd.scores import Scores
+from gnnkd.stages import train_student, train_teacher
+from gnnkd.train import checkpoint
+from gnnkd.train.fit import Progress as Reached
+from gnnkd.train.progress import Progress
+
+
+def run_teacher(task: NodeTask, config: Config, place: Place, *, resume: bool, progress: Progress) -> dict[str, Any]:
+    """Train a teacher, write its files to `place` and return the content of `result.json`."""
+    taught = train_teacher(task, config, progress, place=place, resume=resume)
+    checkpoint.save(
+        place.outputs, {"logits": taught.logits, "index": task.index}, {"fingerprint": task.fingerprint}
+    )  # fmt: skip
+    if taught.bank is not None:
+        checkpoint.save(place.generators, taught.bank.tensors(), taught.bank.meta())
+    found = scores.of_logits(taught.predictor.network, task, taught.logits)
+    names = {"student_model": None, "method": "teacher", "base": None}
+    more = {**scores.of_teacher(found), "generator_seconds": round(taught.reached.watcher_seconds, 3)}
+    return _finish(task, config, place, taught.predictor, taught.reached, found, names | more)
+
+
+def run_student(task: NodeTask, config: Config, place: Place, *, resume: bool, progress: Progress) -> dict[str, Any]:
+    """Train a student from the files of its teacher, write its own to `place` and return `result.json`'s content.
+
+    With ready logits in the configuration there is no teacher in `place`.
+
+    Raises:
+        UserError: the teacher's outputs are of other rows, or files are damaged.
+    """
+    teacher, bank, taught = _lesson(task, config, place)
+    learnt = train_student(task, config, teacher, bank, progress, place=place, resume=resume)
+    found = scores.of_network(learnt.predictor.network, task)
+    names = {"student_model": config.student_model, "method": config.method, "base": config.base}
+    return _finish(task, config, place, learnt.predictor, learnt.reached, found, names | scores.of_teacher(taught))
+
+
+def _lesson(
+    task: NodeTask, config: Config, place: Place
+) -> tuple[Float[Tensor, "N C"], Bank | None, Mapping[str, Any]]:
+    """What a student learns from, ready or in its teacher's files: logits, generators, and the teacher's scores."""
+    if config.logits is not None:
+        return config.logits.on(task), None, config.logits.scores(task)
+    assert place.teacher is not None
+    bank = None
+    if distillers.methods()[config.method].wraps and place.teacher.generators.exists():
+        bank = stored_bank(place.teacher.generators)
+    return cached_outputs(place.teacher.outputs, task), bank, read_result(place.teacher.result)
+
+
+def cached_outputs(file: Path, task: NodeTask) -> Float[Tensor, "N C"]:
+    """A teacher's logits on the rows of `task`.
+
+    Raises:
+        UserError: they were computed on other rows, another graph or another split.
+    """
+    tensors, meta = checkpoint.load(file)
+    if not {"logits", "index"} <= tensors.keys():
+        raise UserError(f"{file} holds no teacher's outputs; train the teacher again with --mode tea --overwrite")
+    if meta.get("fingerprint") != task.fingerprint or not torch.equal(tensors["index"], task.index.cpu()):
+        raise UserError(f"{file} holds outputs on other nodes, another graph or split; train the teacher again")
+    return tensors["logits"].to(task.y.device)
+
+
+def stored_bank(file: Path) -> Bank:
+    """The generators of a teacher.
+
+    Raises:
+        UserError: the file holds something else.
+    """
+    try:
+        return Bank.restored(*checkpoint.load(file))
+    except (KeyError, TypeError, IndexError):
+        raise UserError(f"{file} holds no generators; train the teacher again with --mode tea --overwrite") from None
+
+
+def _finish(
+    task: NodeTask,
+    config: Config,
+    place: Place,
+    predictor: Predictor,
+    reached: Reached,
+    found: Scores,
+    named: dict[str, Any],
+) -> dict[str, Any]:
+    """Write model, metrics, curves and, last, the result."""
+    predictor.save(place.folder)
+    checkpoint.write_lines(place.metrics, reached.history)
+    who = named["method"] if named["student_model"] is None else f"{named['student_model']} by {named['method']}"
+    title = f"{task.name} ({task.protocol}, {task.setting}), {config.teacher_model}: {who}, seed {task.seed}"
+    draw(reached.history, place.curves, title=title, best_epoch=reached.best_epoch)
+    result = {
+        "dataset": task.name,
+        "protocol": task.protocol,
+        "setting": task.setting,
+        "teacher_model": config.teacher_model,
+        **named,
+        "seed": task.seed,
+        **found,
+        "val_acc": reached.best_score,
+        "best_epoch": reached.best_epoch,
+        "epochs": reached.epoch,
+        "seconds": round(reached.seconds, 3),
+        "n_parameters": predictor.n_parameters,
+        "config": read_json(place.config),
+        "versions": versions(),
+        "commit": commit(),
+    }
+    checkpoint.write_json(place.result, result)
+    place.checkpoint.unlink(missing_ok=True)
+    return result
