@@ -1,6 +1,8 @@
 """The tables of docs/results.md, from finished runs: accuracy, imitation per layer, gain against base and controls.
 
     python scripts/tables.py runs --split cpf
+    python scripts/tables.py runs --split cpf --teacher gat,sage,appnp,gcnii
+    python scripts/tables.py runs --split cpf --setting ind --teacher sage
 
 Spread is the standard deviation over seeds with ddof 1. Gains are paired by seed; p is Wilcoxon's signed-rank test, two
 sided (zero differences dropped); one-sided where a table says so.
@@ -60,16 +62,35 @@ def epochs_to(history: list[dict[str, float]], share: float = 0.95) -> int:
     return next(i for i, row in enumerate(history) if row["val_acc"] >= share * final)
 
 
+def students(branch: Path) -> list[Path]:
+    """Folders of all student configurations under a teacher's branch, by student model and name."""
+    return sorted({file.parents[1] for file in branch.glob("*/*/seed*/result.json")})
+
+
 def accuracies(branch: Path) -> Iterator[list[str]]:
     """A line for the teacher and one for each student configuration."""
-    for folder in [branch / "teacher", *sorted((branch / "mlp").glob("*"))]:
+    for folder in [branch / "teacher", *students(branch)]:
         found = runs(folder)
         if found:
             test, val = ([r[k] for r in found.values()] for k in ("test_acc", "val_acc"))
             seconds = statistics.median(r["seconds"] for r in found.values())
             size = next(iter(found.values()))["n_parameters"]
-            name = branch.parents[1].name
-            yield [name, folder.name, spread(test), spread(val), str(len(found)), f"{size:,}", f"{seconds:.1f}"]
+            yield [*_names(branch, folder), spread(test), spread(val), str(len(found)), f"{size:,}", f"{seconds:.1f}"]
+
+
+def inductive(branch: Path) -> Iterator[list[str]]:
+    """As `accuracies`, in parts: production (.8 tran + .2 ind), observed test nodes, unseen ones, these without edges."""
+    for folder in [branch / "teacher", *students(branch)]:
+        found = runs(folder)
+        if found:
+            keys = ("test_acc", "test_acc_tran", "test_acc_ind", "test_acc_cold")
+            parts = (spread([r[key] for r in found.values()]) for key in keys)
+            yield [*_names(branch, folder), *parts, str(len(found))]
+
+
+def _names(branch: Path, folder: Path) -> list[str]:
+    student = "" if folder.parent == branch else folder.parent.name
+    return [branch.parents[1].name, branch.name, student, folder.name]
 
 
 def imitation(folder: Path) -> Iterator[list[str]]:
@@ -84,10 +105,10 @@ def imitation(folder: Path) -> Iterator[list[str]]:
                 for kind in KINDS
             }
             ahead = [g - s for g, s in zip(means["generator"], means["shuffled"], strict=True)]
-            name = folder.parents[2].name
+            names = [folder.parents[2].name, folder.parent.name]
             window = f"{start}-{stop}" if stop else "last 100"
             cells = [spread(means["generator"], 1, 3), *(f"{np.mean(means[kind]):.3f}" for kind in KINDS[1:])]
-            yield [name, layer, window, *cells, f"{wilcoxon(ahead, 'greater'):.4f}"]
+            yield [*names, layer, window, *cells, f"{wilcoxon(ahead, 'greater'):.4f}"]
 
 
 def window_mean(history: list[dict[str, float]], key: str, start: int, stop: int | None) -> float:
@@ -96,28 +117,27 @@ def window_mean(history: list[dict[str, float]], key: str, start: int, stop: int
 
 
 def gains(branch: Path) -> Iterator[list[str]]:
-    """DGD against its base, the plain student and each control, paired by seed."""
-    students = branch / "mlp"
-    method = runs(students / "dgd")
-    rivals = {"base (glnn)": students / "glnn", "supervised": students / "supervised"}
-    rivals |= {f"control: {c}": students / f"dgd@{c}" for c in CONTROLS}
-    rivals |= {"paper preset": students / "dgd@paper"}
-    for name, folder in rivals.items():
-        other = runs(folder)
-        shared = sorted(method.keys() & other.keys())
-        if not shared:
-            continue
-        points = [100 * (method[s]["test_acc"] - other[s]["test_acc"]) for s in shared]
-        early = [epochs_to(method[s]["history"]) - epochs_to(other[s]["history"]) for s in shared]
-        yield [
-            branch.parents[1].name,
-            name,
-            spread(points, 1),
-            f"{wilcoxon(points):.3f}",
-            f"{sum(p > 0 for p in points)}/{sum(p == 0 for p in points)}/{sum(p < 0 for p in points)}",
-            spread(early, 1, 1),
-            str(len(shared)),
-        ]
+    """DGD against its base, the plain student and each control, paired by seed, for every student model."""
+    for student in sorted({folder.parent for folder in students(branch)}):
+        method = runs(student / "dgd")
+        base = next((r["base"] for r in method.values()), "glnn")
+        rivals = {f"base ({base})": student / base, "supervised": student / "supervised"}
+        rivals |= {f"control: {c}": student / f"dgd@{c}" for c in CONTROLS}
+        rivals |= {"paper preset": student / "dgd@paper"}
+        for name, folder in rivals.items():
+            other = runs(folder)
+            shared = sorted(method.keys() & other.keys())
+            if shared:
+                names = [branch.parents[1].name, branch.name, student.name, name]
+                yield [*names, *_against([method[s] for s in shared], [other[s] for s in shared])]
+
+
+def _against(method: Sequence[Run], other: Sequence[Run]) -> list[str]:
+    pairs = list(zip(method, other, strict=True))
+    points = [100 * (a["test_acc"] - b["test_acc"]) for a, b in pairs]
+    early = [epochs_to(a["history"]) - epochs_to(b["history"]) for a, b in pairs]
+    outcomes = f"{sum(p > 0 for p in points)}/{sum(p == 0 for p in points)}/{sum(p < 0 for p in points)}"
+    return [spread(points, 1), f"{wilcoxon(points):.3f}", outcomes, spread(early, 1, 1), str(len(points))]
 
 
 def biases(folder: Path) -> Iterator[list[str]]:
@@ -126,7 +146,7 @@ def biases(folder: Path) -> Iterator[list[str]]:
     keys = dict.fromkeys(k for r in found.values() for row in r["history"] for k in row if k.startswith("bias/"))
     for key in keys:
         means = [window_mean(r["history"], key, 0, None) for r in found.values()]
-        yield [folder.parents[3].name, folder.name, key.removeprefix("bias/"), spread(means, 100, 3)]
+        yield [*_names(folder.parents[1], folder), key.removeprefix("bias/"), spread(means, 100, 3)]
 
 
 def main() -> None:
@@ -134,22 +154,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="folder of the runs (--out)")
     parser.add_argument("--split", default="cpf")
-    parser.add_argument("--teacher", default="gcn")
+    parser.add_argument("--setting", default="tran")
+    parser.add_argument("--teacher", default="gcn", help="one or more, as gcn,gat")
     args = parser.parse_args()
-    branches = [b for b in sorted(args.out.glob(f"*/{args.split}-tran/{args.teacher}")) if b.is_dir()]
-    head = ["dataset", "run", "test accuracy %", "validation %", "seeds", "parameters", "seconds"]
-    print(table(head, [row for b in branches for row in accuracies(b)]))
+    found = (args.out.glob(f"*/{args.split}-{args.setting}/{teacher}") for teacher in args.teacher.split(","))
+    branches = sorted(branch for some in found for branch in some if branch.is_dir())
+    head = ["dataset", "teacher", "student", "run"]
+    if args.setting == "ind":
+        parts = ["prod %", "tran %", "ind %", "cold %", "seeds"]
+        print(table([*head, *parts], [row for b in branches for row in inductive(b)]))
+        return
+    columns = ["test accuracy %", "validation %", "seeds", "parameters", "seconds"]
+    print(table([*head, *columns], [row for b in branches for row in accuracies(b)]))
     kinds = ["generator", "shuffled", "persistence", "noise ceiling", "generator, raw", "persistence, raw"]
     for preset in ("teacher", "teacher@paper"):
-        print(f"\n### Imitation, {'paper' if '@' in preset else 'tuned'} preset\n")
         rows = [row for b in branches for row in imitation(b / preset)]
-        print(table(["dataset", "weight", "epochs", *kinds, "p (generator > shuffled)"], rows))
+        if rows:
+            print(f"\n### Imitation, {'paper' if '@' in preset else 'tuned'} preset\n")
+            print(table(["dataset", "teacher", "weight", "epochs", *kinds, "p (generator > shuffled)"], rows))
     print("\n### DGD, tuned, against\n")
-    head = ["dataset", "against", "points of test accuracy", "p", "wins/ties/losses", "epochs to 95 %", "n"]
-    print(table(head, [row for b in branches for row in gains(b)]))
+    columns = ["points of test accuracy", "p", "wins/ties/losses", "epochs to 95 %", "n"]
+    print(table([*head[:3], "against", *columns], [row for b in branches for row in gains(b)]))
     print("\n### Size of the bias, % of the gradient\n")
-    rows = [row for b in branches for d in ("dgd", "dgd@paper") for row in biases(b / "mlp" / d)]
-    print(table(["dataset", "run", "weight", "bias / gradient, %"], rows))
+    rows = [row for b in branches for folder in students(b) for row in biases(folder)]
+    print(table([*head, "weight", "bias / gradient, %"], rows))
 
 
 if __name__ == "__main__":
