@@ -79,7 +79,7 @@ def accuracies(branch: Path) -> Iterator[list[str]]:
 
 
 def inductive(branch: Path) -> Iterator[list[str]]:
-    """As `accuracies`, in parts: production (.8 tran + .2 ind), observed test nodes, unseen ones, these without edges."""
+    """As `accuracies`, in parts: production (.8 tran + .2 ind), observed and unseen nodes, unseen ones cold."""
     for folder in [branch / "teacher", *students(branch)]:
         found = runs(folder)
         if found:

@@ -9,6 +9,7 @@ import torch
 
 from gnnkd.distillers.dgd.bank import Bank, Layers
 from gnnkd.distillers.dgd.gail import Imitation
+from gnnkd.distillers.dgd.measure import shuffled
 from gnnkd.distillers.dgd.settings import PRESETS, GeneratorSettings
 from gnnkd.nn.agent import Discriminator, Generator
 from gnnkd.types import Batch, Output, Step
@@ -190,9 +191,8 @@ def test_generators_that_have_learned_nothing_are_not_kept() -> None:
 
 
 def test_shuffling_keeps_the_living_among_themselves() -> None:
-    watcher = Imitation(LAYERS, GeneratorSettings(), seed=0)
     living = torch.rand(200) < 0.5
-    order = watcher._shuffled(living)
+    order = shuffled(living, torch.Generator().manual_seed(0))
     assert torch.equal(order.sort().values, torch.arange(200))
     assert torch.equal(living[order], living)
     assert (order[living] != torch.arange(200)[living]).float().mean() > 0.9

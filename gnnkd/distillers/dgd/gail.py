@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from typing import cast, final
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from ...graph.channels import Channels, channels
@@ -31,7 +31,7 @@ from ...types import Batch, Operand, Output, Step
 from ..base import Gradients, Look, Watcher
 from .bank import Bank, Copy, Layers
 from .fusion import pooled, rms_normalised
-from .measure import alive, cosine
+from .measure import agreements, alive, cosine, shuffled
 from .objectives import generator_loss, judge_loss
 from .settings import GeneratorSettings
 
@@ -184,26 +184,14 @@ class Imitation(Watcher):
     def _measure(self, targets: list[Tensor], actions: list[Tensor]) -> dict[str, Tensor]:
         """Cosines of this epoch's guesses, made before learning from this epoch, with what came."""
         log: dict[str, Tensor] = {}
-        keep = float(self.settings.average or 0.0)
         for i, name in enumerate(self.layers.names):
             mu = self._generator(i)(self._states[i].project)
-            order = self._shuffled(alive(targets[i]))
-            previous = rms_normalised(self._averages[i]) if keep else self._actions[i]
-            log |= {
-                f"imitation/{name}/generator": cosine(mu, targets[i]),
-                f"imitation/{name}/shuffled": cosine(mu[order], targets[i]),
-                f"imitation/{name}/persistence": cosine(previous, targets[i]),
-                f"imitation/{name}/generator_raw": cosine(mu, actions[i]),
-                f"imitation/{name}/persistence_raw": cosine(self._actions[i], actions[i]),
-            }
+            before = self._actions[i]
+            seen = rms_normalised(self._averages[i]) if self._averages else before
+            order = shuffled(alive(targets[i]), self.rng)
+            found = agreements(mu, targets[i], actions[i], target_before=seen, action_before=before, order=order)
+            log |= {f"imitation/{name}/{kind}": value for kind, value in found.items()}
         return log
-
-    def _shuffled(self, living: Bool[Tensor, " D"]) -> Int[Tensor, " D"]:
-        """An order that permutes the living rows among themselves and leaves the others."""
-        keys = torch.rand(living.shape[0], generator=self.rng, device=living.device) + ~living
-        order = torch.empty_like(keys, dtype=torch.long)
-        order[torch.argsort((~living).int(), stable=True)] = torch.argsort(keys)
-        return order
 
     def _ceiling(self, look: Look) -> dict[str, Tensor]:
         """Square root of the cosine of two gradients under two dropout masks: what any guess could reach."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -25,3 +25,39 @@ def mean_over(values: Float[Tensor, " D"], living: Bool[Tensor, " D"]) -> Float[
 def cosine(guess: Float[Tensor, "D A"], target: Float[Tensor, "D A"]) -> Float[Tensor, ""]:
     """Mean cosine of the rows of `guess` with those of `target`, over the rows where the target is not zero."""
     return mean_over(F.cosine_similarity(guess, target, dim=1), alive(target))
+
+
+def agreements(
+    guess: Float[Tensor, "D A"],
+    target: Float[Tensor, "D A"],
+    action: Float[Tensor, "D A"],
+    *,
+    target_before: Float[Tensor, "D A"],
+    action_before: Float[Tensor, "D A"],
+    order: Int[Tensor, " D"],
+) -> dict[str, Float[Tensor, ""]]:
+    """Cosines of a guess, and of what it is compared with, with the target (a moving average) and a single gradient.
+
+    Args:
+        guess: made before the target was seen.
+        target: what is imitated.
+        action: this epoch's gradient alone.
+        target_before: the last epoch's, the guess of persistence.
+        action_before: the last epoch's gradient alone.
+        order: of the channels, for the guess from another channel's state.
+    """
+    return {
+        "generator": cosine(guess, target),
+        "shuffled": cosine(guess[order], target),
+        "persistence": cosine(target_before, target),
+        "generator_raw": cosine(guess, action),
+        "persistence_raw": cosine(action_before, action),
+    }
+
+
+def shuffled(living: Bool[Tensor, " D"], rng: torch.Generator) -> Int[Tensor, " D"]:
+    """An order that permutes the living rows among themselves and leaves the others."""
+    keys = torch.rand(living.shape[0], generator=rng, device=living.device) + ~living
+    order = torch.empty_like(keys, dtype=torch.long)
+    order[torch.argsort((~living).int(), stable=True)] = torch.argsort(keys)
+    return order
