@@ -20,9 +20,9 @@ from gnnkd.errors import UserError
 from gnnkd.graph.structure import CSR, Graph
 from gnnkd.predictor import Predictor, load
 from gnnkd.results import run_student, run_teacher
-from gnnkd.run import resolve
+from gnnkd.run import Config, resolve
 from gnnkd.scores import Scores
-from gnnkd.stages import Learnt, train_student, train_teacher
+from gnnkd.stages import Learnt, check_student, train_student, train_teacher
 from gnnkd.train.progress import progress as bars
 
 if TYPE_CHECKING:
@@ -128,24 +128,12 @@ def distill(
         method=method,
         levels=(options or {},),
     )
-    if config.data.k is not None:
-        raise UserError("data.k is of graphs made from features; this one has its edges: leave it out")
-    where = checks.device(device)
+    config.check_generators()
     if not config.wants_generators:  # a command keeps them for later students; here there is one
         config = replace(config, generators=None)
-    config.check_generators()
-    dataset = from_pyg(data, undirected=config.data.undirected)
-    if config.logits is not None:
-        config.logits.check(dataset)
-    task = make_task(
-        dataset,
-        protocol=config.split,
-        seed=checks.seed(seed),
-        setting=config.setting,
-        normalise=config.data.normalise,
-        fractions=config.data.fractions,
-    ).to(where)
-    shown = bars(quiet=quiet)
+    where = checks.device(device)
+    task, shown = _task(data, config, checks.seed(seed)).to(where), bars(quiet=quiet)
+    check_student(task, config)
     if config.logits is not None:
         learnt = train_student(task, config, config.logits.on(task), None, shown)
         return _distilled(task, learnt, None, config.logits.scores(task), config.logits.notes)
@@ -153,6 +141,22 @@ def distill(
     learnt = train_student(task, config, taught.logits, taught.bank, shown)
     found = scores.of_logits(taught.predictor.network, task, taught.logits)
     return _distilled(task, learnt, taught.predictor, found, taught.notes)
+
+
+def _task(data: Data, config: Config, seed: int) -> NodeTask:
+    if config.data.k is not None:
+        raise UserError("data.k is of graphs made from features; this one has its edges: leave it out")
+    dataset = from_pyg(data, undirected=config.data.undirected)
+    if config.logits is not None:
+        config.logits.check(dataset)
+    return make_task(
+        dataset,
+        protocol=config.split,
+        seed=seed,
+        setting=config.setting,
+        normalise=config.data.normalise,
+        fractions=config.data.fractions,
+    )
 
 
 def _distilled(

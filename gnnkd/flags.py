@@ -8,13 +8,14 @@ NAMED = {"teacher": "teacher_model", "student": "student_model", "method": "meth
 """Groups that are also names: `method: kd`, or `method: {name: kd, alpha: 0.5}`."""
 
 VALUES = {
-    "dataset": ("NAME", "cora, citeseer, pubmed, amazon-photo, digits, or the path of a graph's .npz file (digits)"),
+    "dataset": (
+        "NAME",
+        "cora, citeseer, pubmed, amazon-photo, amazon-computers, coauthor-cs, coauthor-physics, ogbn-arxiv, "
+        "ogbn-products, digits, or the path of a graph's .npz file (digits)",
+    ),
     "teacher_model": ("NAME", "gcn, gat, sage, gcnii, appnp, sgc, monet, mlp (gcn); short: --teacher"),
     "teacher_logits": ("FILE", "a trained teacher's logits [nodes, classes] in an .npy file, instead of a teacher"),
-    "student_model": (
-        "NAME",
-        "mlp, gcn, gat, sage, gcnii, appnp, sgc, monet (mlp); short: --student",
-    ),
+    "student_model": ("NAME", "mlp, gcn, gat, sage, gcnii, appnp, sgc, monet (mlp); short: --student"),
     "method": ("NAME", "dgd, glnn, kd, supervised (dgd)"),
     "mode": ("MODE", "tea trains the teacher, stu the student, tea/stu both (tea/stu)"),
     "split": ("NAME", "public, ogb, given, cpf, random (the first of these that the data has)"),

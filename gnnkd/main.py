@@ -69,6 +69,7 @@ def run(request: Request) -> None:
         UserError: anything wrong with names, data or places.
     """
     from gnnkd import messages, options
+    from gnnkd.allocator import keep_freed_memory
     from gnnkd.places import writable
     from gnnkd.train.progress import progress
 
@@ -76,6 +77,7 @@ def run(request: Request) -> None:
         request.config.check_generators()
     device = options.device(request.device)
     writable(request.out)
+    keep_freed_memory()
     dataset, logits = _load(request), request.config.logits
     if logits is not None:
         logits.check(dataset)

@@ -97,6 +97,19 @@ class Config:
         if self.wants_generators and self.generators is None:
             raise UserError(f"method.generators is false, and {self.method} learns from them; leave it out")
 
+    def check_lesson(self) -> None:
+        """Refuse a method that learns from more than the logits that there are.
+
+        Raises:
+            UserError: it does.
+        """
+        if self.wants_generators:
+            instead = distillers.default_base(models.needs_graph(self.student_network))
+            raise UserError(
+                f"{self.method} learns from generators, which are learnt while a teacher trains; with ready logits use "
+                f"the method {instead}, or train a teacher"
+            )
+
     def describe_teacher(self, task: NodeTask) -> dict[str, Any]:
         """All that determines the teacher's result, as plain values."""
         if self.logits is not None:
@@ -186,11 +199,8 @@ def resolve(
         generators=None if isinstance(taught, Logits) else generators,
         given=_given(said, wraps=base is not None),
     )
-    if config.logits is not None and config.wants_generators:
-        raise UserError(
-            f"{method} learns from generators, which learn while a teacher trains, and ready logits have none; "
-            f"use the method {distillers.default_base(models.needs_graph(learner))}, or train a teacher"
-        )
+    if config.logits is not None:
+        config.check_lesson()
     return config
 
 

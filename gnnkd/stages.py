@@ -98,6 +98,19 @@ def train_teacher(
     return Taught(predictor, logits, watcher.bank if watcher else None, reached, notes)
 
 
+def check_student(task: NodeTask, config: Config) -> None:
+    """Refuse a module that cannot be the student before a teacher is trained for it.
+
+    Raises:
+        UserError: as `train_student` does on modules.
+    """
+    if isinstance(config.student_network, Own):
+        with _seeded(task):
+            network = models.built(config.student_network, config.student, task, "student")
+            if config.wants_generators:
+                _unread(network, task.batch(task.split.train), config, "student")
+
+
 def train_student(
     task: NodeTask,
     config: Config,

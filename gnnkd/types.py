@@ -83,7 +83,8 @@ class Output:
     transform-first order `A(XW)`, so a graph layer and a linear layer mean the same thing by it). `raw` maps the same
     names, from the second layer on, to the previous layer's output [N, in] before normalisation and activation.
     `averaged` names the weight matrices whose outputs are the mean of several equal blocks of rows (attention heads),
-    with the number of blocks. `clean` is the same batch through the same weights without dropout, there when a method asked for it.
+    with the number of blocks. `clean` is the same batch through the same weights without dropout, there when a method
+    asked for it.
     """
 
     logits: Float[Tensor, "N C"]

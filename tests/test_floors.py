@@ -21,6 +21,7 @@ FLOORS = {
     "data": 2.5,
     "distillers": 3.0,
     "train": 4.0,
+    "allocator": 5.0,
     "api": 5.0,
     "curves": 5.0,
     "options": 5.0,

@@ -225,7 +225,7 @@ def test_it_may_stand_in_the_file(tmp_path: Path) -> None:
         (["--mode", "tea"], "--mode tea trains a teacher, and --teacher_logits stands for one"),
         (["--teacher", "gcn"], "--teacher_logits and --teacher_model gcn contradict"),
         (["--set", "teacher.width=3"], "teacher.width: ready logits need no teacher's training; leave it out"),
-        (["--method", "dgd"], "dgd learns from generators.*use the method glnn, or train a teacher"),
+        (["--method", "dgd"], "dgd learns from generators.*with ready logits use the method glnn, or train a teacher"),
         (["--method", "dgd", "--student", "gcn"], "use the method kd"),
         (["--set", "train.widht=3"], "did you mean 'train.width'"),
         (["--mode", "stu", "--set", "student.lrr=3"], "did you mean 'student.lr'"),

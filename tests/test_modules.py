@@ -238,6 +238,25 @@ def test_a_module_without_any_operand_cannot_do_dgd() -> None:
     assert _distil(teacher=Bare(), student=Bare(), method="glnn").test_acc > 0.4
 
 
+class Beside(Mlp):
+    """A layer is called, and what it says is not used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.extra = nn.Linear(D, 4)
+
+    def forward(self, x: Tensor) -> Any:
+        self.extra(x)
+        return super().forward(x)
+
+
+def test_a_layer_without_influence_is_no_hindrance() -> None:
+    torch.manual_seed(0)
+    done = _distil(teacher=Beside(), student=Beside(), method="dgd")
+    assert done.test_acc > 0.4
+    assert sum("extra.weight [4, 30]" in note for note in done.notes) == 2
+
+
 # -- mistakes ----------------------------------------------------------------------------------------------------
 
 
@@ -278,6 +297,15 @@ def _list() -> nn.Module:
 def test_a_module_that_does_not_fit(role: str, make: Any, said: str) -> None:
     with pytest.raises(UserError, match=said.format(role)):
         _distil(**{role: make()}, method="glnn")
+
+
+@pytest.mark.parametrize(("student", "method"), [(Mlp(5), "glnn"), (Bare(), "dgd")])
+def test_a_student_that_does_not_fit_costs_no_teacher(
+    student: nn.Module, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gnnkd.api.train_teacher", None)
+    with pytest.raises(UserError, match="the student"):
+        _distil(student=student, method=method)
 
 
 def test_a_layer_that_keeps_its_graph_is_refused_where_there_are_three() -> None:

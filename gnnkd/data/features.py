@@ -38,6 +38,15 @@ def read(arrays: Mapping[str, Array], where: str) -> tuple[Tensor | CSR, list[st
     return _sparse(arrays, where)
 
 
+def stored(x: Tensor | CSR) -> Tensor | CSR:
+    """`x` as it is computed with fastest: sparse below a density of `SPARSE_BELOW`, dense above."""
+    entries = x.n_entries if isinstance(x, CSR) else int(x.count_nonzero())
+    sparse = 0 < entries < SPARSE_BELOW * (x.shape[0] * x.shape[1])
+    if isinstance(x, CSR):
+        return x if sparse else x.dense()
+    return CSR.from_dense(x) if sparse else x
+
+
 def row_normalised(x: Tensor | CSR, where: str) -> Tensor | CSR:
     """Divide each row by its sum; rows of zeros stay zero.
 
@@ -76,10 +85,7 @@ def _dense(x: Array, where: str) -> tuple[Tensor | CSR, list[str]]:
     if bad.any():
         row, column = np.unravel_index(bad.argmax(), bad.shape)
         raise _not_finite(x[row, column], int(bad.sum()), f"x[{row}, {column}]", where)
-    tensor = torch.from_numpy(values)
-    entries = np.count_nonzero(values)
-    sparse = 0 < entries < SPARSE_BELOW * values.size
-    return CSR.from_dense(tensor) if sparse else tensor, _read_as(x)
+    return stored(torch.from_numpy(values)), _read_as(x)
 
 
 def _sparse(arrays: Mapping[str, Array], where: str) -> tuple[Tensor | CSR, list[str]]:

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from gnnkd.data.dataset import NodeDataset
-from gnnkd.data.features import row_normalised
+from gnnkd.data.features import row_normalised, stored
 from gnnkd.data.whole import Whole
 from gnnkd.errors import UserError, unknown
 from gnnkd.graph import split as splits
@@ -178,6 +178,7 @@ def _observed(everything: NodeTask) -> NodeTask:
     unseen = splits.unseen(everything.split.test, everything.seed)
     observed = ~unseen
     x, graph = _rows(everything.x, everything.graph, observed.nonzero().flatten())
+    x = stored(x)  # by what is observed: even the choice of a kernel is none of the unseen nodes' business
     tested = everything.split.sizes[2]
     return replace(
         everything,

@@ -186,7 +186,7 @@ def _sampled(a: CSR, y: Tensor, x: Tensor) -> Tensor:
 
 
 def _gathered(a: CSR, y: Tensor, x: Tensor) -> Tensor:
-    blocks = zip(a.row.split(_BLOCK), a.col.split(_BLOCK), strict=True)
+    blocks = zip(torch.split(a.row, _BLOCK), torch.split(a.col, _BLOCK), strict=True)
     return torch.cat([(y.index_select(0, row) * x.index_select(0, col)).sum(2) for row, col in blocks])
 
 

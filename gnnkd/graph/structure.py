@@ -36,8 +36,14 @@ class Graph:
         return Graph(CSR.from_edge_index(edge_index, n_nodes, weight))
 
     @staticmethod
-    def of(graph: Graph | Int[Tensor, "2 E"], n_nodes: int, weight: Float[Tensor, " E"] | None = None) -> Graph:
-        """A graph as it is, or the graph of an edge list."""
+    def of(graph: Graph | Int[Tensor, "2 E"] | None, n_nodes: int, weight: Float[Tensor, " E"] | None = None) -> Graph:
+        """A graph as it is, or the graph of an edge list.
+
+        Raises:
+            ValueError: neither is there, or weights are given beside a graph.
+        """
+        if graph is None:
+            raise ValueError("this network passes messages along edges; give it a Graph or an edge list [2, E]")
         if isinstance(graph, Tensor):
             return Graph.from_edge_index(graph, n_nodes, weight)
         if weight is not None:

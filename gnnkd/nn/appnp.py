@@ -15,7 +15,7 @@ from gnnkd.graph.structure import CSR, Graph
 from gnnkd.nn.dropout import check, drop
 from gnnkd.nn.mlp import mlp
 from gnnkd.nn.network import Network
-from gnnkd.nn.propagation import check_restart, check_steps, graph_of, restart
+from gnnkd.nn.propagation import check_restart, check_steps, restart
 from gnnkd.types import Output
 
 
@@ -82,7 +82,7 @@ class APPNP(nn.Module):
         Raises:
             ValueError: no graph.
         """
-        a = graph_of(graph, x.shape[0]).derived(normalise.gcn)
+        a = Graph.of(graph, x.shape[0]).derived(normalise.gcn)
         alone: Output = self.mlp(x)
         logits = personalised_pagerank(
             a, alone.logits, k=self.k, alpha=self.alpha, edge_dropout=self.edge_dropout, training=self.training

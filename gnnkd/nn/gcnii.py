@@ -20,7 +20,7 @@ from gnnkd.graph.structure import CSR, Graph
 from gnnkd.nn.dropout import check, drop, dropout
 from gnnkd.nn.mlp import Linear
 from gnnkd.nn.network import NORMS, dimensions
-from gnnkd.nn.propagation import check_restart, graph_of, restart
+from gnnkd.nn.propagation import check_restart, restart
 from gnnkd.types import Output
 
 
@@ -124,7 +124,7 @@ class GCNII(nn.Module):
         Raises:
             ValueError: no graph.
         """
-        a = graph_of(graph, x.shape[0]).derived(normalise.gcn)
+        a = Graph.of(graph, x.shape[0]).derived(normalise.gcn)
         x = drop(x, self.input_dropout, self.training)
         hidden: dict[str, Tensor | CSR] = {"first.weight": x}
         raw: dict[str, Tensor] = {}

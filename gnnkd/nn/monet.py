@@ -19,7 +19,6 @@ from gnnkd.graph.attention import weighted_sum
 from gnnkd.graph.structure import CSR, Graph
 from gnnkd.nn.linear import linear
 from gnnkd.nn.network import Network, dimensions
-from gnnkd.nn.propagation import graph_of
 
 _TINY = 1e-15
 """Added to squared widths, as in PyG: a width of 0 is a narrow kernel, not a division by zero."""
@@ -87,7 +86,7 @@ class GMMConv(nn.Module):
         Raises:
             ValueError: no graph.
         """
-        a = graph_of(graph, x.shape[0]).adjacency
+        a = Graph.of(graph, x.shape[0]).adjacency
         mapped = linear(x, self.lin.weight).view(-1, self.kernels, self.out_channels)
         return linear(x, self.root.weight, self.bias) + weighted_sum(a, self._shares(a), mapped).sum(1)
 

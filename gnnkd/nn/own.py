@@ -132,8 +132,13 @@ class _Seen:
         """Watch the submodules of `model` inside a block."""
         holders = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
         handles = []
+        told: tuple[str, ...] = ()
         try:
             for prefix, module in model.named_modules():
+                if prefix.startswith(told):  # a layer of the house says itself what is in it
+                    continue
+                if _is_layer(module):
+                    told += (f"{prefix}.",)
                 weights = {
                     f"{prefix}.{name}": name
                     for name in (module.weights if _is_layer(module) else ("weight",))
@@ -164,7 +169,8 @@ class _Seen:
 
 
 def _is_layer(module: nn.Module) -> TypeGuard[Layer]:
-    return isinstance(module, Layer)
+    # Looking a protocol up takes a while; what has no `weights` at all is done with at once.
+    return ("weights" in vars(module) or hasattr(type(module), "weights")) and isinstance(module, Layer)
 
 
 def _weight(module: nn.Module, path: str) -> Tensor | None:

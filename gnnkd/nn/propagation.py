@@ -1,25 +1,14 @@
-"""What networks that propagate along edges share: the graph they insist on, and a step that returns to the start."""
+"""Propagation along edges that returns to its start, and the ranges of its options."""
 
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from gnnkd.errors import UserError
 from gnnkd.graph.kernels import neighbour_sum
-from gnnkd.graph.structure import CSR, Graph
-
-
-def graph_of(graph: Graph | Int[Tensor, "2 E"] | None, n_nodes: int) -> Graph:
-    """A graph as it is, or the graph of an edge list.
-
-    Raises:
-        ValueError: there is none.
-    """
-    if graph is None:
-        raise ValueError("this network passes messages along edges; give it a Graph or an edge list [2, E]")
-    return Graph.of(graph, n_nodes)
+from gnnkd.graph.structure import CSR
 
 
 def restart(a: CSR, x: Float[Tensor, "N F"], start: Float[Tensor, "N F"], alpha: float) -> Float[Tensor, "N F"]:

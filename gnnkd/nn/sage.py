@@ -55,7 +55,7 @@ class SAGEConv(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "N I"] | CSR,
-        graph: Graph | Int[Tensor, "2 E"],
+        graph: Graph | Int[Tensor, "2 E"] | None,
         edge_weight: Float[Tensor, " E"] | None = None,
     ) -> Float[Tensor, "N O"]:
         """Convolve `x`.

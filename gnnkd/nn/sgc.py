@@ -13,7 +13,7 @@ from gnnkd.graph.structure import CSR, Graph
 from gnnkd.nn.dropout import check, drop
 from gnnkd.nn.linear import linear
 from gnnkd.nn.network import dimensions
-from gnnkd.nn.propagation import check_steps, graph_of
+from gnnkd.nn.propagation import check_steps
 from gnnkd.types import Output
 
 
@@ -50,7 +50,7 @@ class SGC(nn.Module):
         Raises:
             ValueError: no graph.
         """
-        a = graph_of(graph, x.shape[0]).derived(normalise.gcn)
+        a = Graph.of(graph, x.shape[0]).derived(normalise.gcn)
         x = drop(x, self.input_dropout, self.training)
         weight, bias = self.lin.weight, self.lin.bias
         outputs, inputs = weight.shape

@@ -189,3 +189,14 @@ def test_the_whole_goes_to_a_device_with_the_task():
 
 def test_every_protocol_of_the_word_list_is_tested_here():
     assert words.PROTOCOLS == PROTOCOLS
+
+
+def test_unseen_features_do_not_choose_how_observed_ones_are_kept():
+    """Crossing the density below which features are sparse, by features of unseen nodes alone, changes nothing seen."""
+    data = make(sparse=True)
+    plain = task(data, seed=3, setting="ind")
+    full = dense(data.x).clone()
+    full[plain.whole.index[plain.whole.unseen]] = 1.0
+    filled = task(replace(data, x=full), seed=3, setting="ind")
+    assert isinstance(filled.x, CSR)
+    assert torch.equal(filled.x.dense(), plain.x.dense())

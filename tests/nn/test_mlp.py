@@ -11,7 +11,8 @@ from gnnkd.graph.structure import CSR, Graph
 from gnnkd.nn.linear import linear
 
 N, D, C = 14, 9, 3
-MODELS = sorted(gnnkd.nn.MODELS)
+MODELS = ["gcn", "mlp", "sage"]
+"""Stacks whose only matrices are those of their maps; `test_models.py` holds the laws of every network."""
 
 
 def features() -> torch.Tensor:
@@ -128,6 +129,6 @@ def test_an_option_outside_its_range_is_named(name: str, options: dict[str, obje
 
 
 def test_which_models_need_a_graph() -> None:
-    assert {name: gnnkd.nn.needs_graph(name) for name in MODELS} == {"gcn": True, "mlp": False, "sage": True}
+    assert [name for name in gnnkd.nn.MODELS if not gnnkd.nn.needs_graph(name)] == ["mlp"]
     with pytest.raises(UserError, match=r"unknown model 'gcnn'.*did you mean 'gcn'"):
         gnnkd.nn.needs_graph("gcnn")

@@ -112,13 +112,15 @@ def test_what_was_written_out_is_kept_as_long_as_its_source() -> None:
     assert not own._edges
 
 
-def test_a_network_of_the_house_is_a_module_too() -> None:
-    net, x, graph = gnnkd.nn.gcn(D, C, width=5).eval(), features(), ring()
+@pytest.mark.parametrize("name", ["gcn", "gat", "sage", "mlp", "monet"])
+def test_a_network_of_the_house_is_a_module_too(name: str) -> None:
+    net, x, graph = gnnkd.nn.MODELS[name](D, C, width=8).eval(), features(), ring()
     want, found = net(x, graph), Own(net)(x, graph)
     torch.testing.assert_close(found.logits, want.logits)
     assert list(found.hidden) == [f"module.{name}" for name in want.hidden]
     for h, operand in zip(want.hidden.values(), found.hidden.values(), strict=True):
         torch.testing.assert_close(h, operand)
+    assert found.averaged == {f"module.{name}": blocks for name, blocks in want.averaged.items()}
 
 
 # -- operands ----------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from gnnkd.distillers.base import Distiller, Gradients
 from gnnkd.distillers.kd import Kd
 from gnnkd.distillers.supervised import Supervised
 from gnnkd.graph.structure import CSR, Graph
+from gnnkd.options import of
 from gnnkd.train.update import looking, update
 from gnnkd.types import Batch, Output, Step
 
@@ -29,9 +30,10 @@ def _batch(sparse: bool) -> Batch:
     return Batch.of(CSR.from_dense(x) if sparse else x, torch.arange(N) % C, graph, labelled)
 
 
-def _network(name: str, **options: object) -> nn.Network:
+def _network(name: str, **options: object) -> torch.nn.Module:
     torch.manual_seed(1)
-    return nn.MODELS[name](D, C, **{"layers": 3, "width": 8, **options})
+    wanted = {"layers": 3, "width": 8, **options}
+    return nn.MODELS[name](D, C, **{key: wanted[key] for key in of(nn.MODELS[name]) if key in wanted})
 
 
 @pytest.mark.parametrize("sparse", [True, False], ids=["sparse", "dense"])

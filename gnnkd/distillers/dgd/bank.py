@@ -117,8 +117,8 @@ class Bank:
     def restored(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> Bank:
         """The bank that `tensors` and `meta` describe."""
         said = meta["layers"]
-        lists = (tuple(said[key]) for key in ("names", "widths", "blocks"))
-        layers = Layers(*lists, said["m"], said["n_nodes"])
+        blocks = said.get("blocks", [1] * len(said["names"]))  # left out by files of before attention heads
+        layers = Layers(tuple(said["names"]), tuple(said["widths"]), tuple(blocks), said["m"], said["n_nodes"])
         copies = [
             Copy(score, epoch, {k.split("/", 1)[1]: t for k, t in tensors.items() if k.startswith(f"{rank}/")})
             for rank, (score, epoch) in enumerate(meta["copies"])

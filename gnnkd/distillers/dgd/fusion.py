@@ -32,7 +32,7 @@ def pooled(g: Float[Tensor, "D O"], width: int, blocks: int = 1) -> Float[Tensor
 
     Pooling and averaging are linear, so this is the mean over blocks of what each is pooled to.
     """
-    return resized(g.unflatten(1, (blocks, -1)).mean(1) if blocks > 1 else g, width)
+    return resized(g.reshape(g.shape[0], blocks, -1).mean(1) if blocks > 1 else g, width)
 
 
 def spread(g: Float[Tensor, "D A"], width: int, blocks: int = 1) -> Float[Tensor, "D B"]:
