@@ -43,8 +43,8 @@ def _run(teacher: str, student: str, **method: Any) -> tuple[Any, Any, Any]:
     level = {"teacher": small(teacher), "student": small(student), "train": {"epochs": EPOCHS}, "method": method}
     config = resolve("data", teacher_model=teacher, student_model=student, method="dgd", levels=(level,))
     taught = train_teacher(_task(), config, Silent())
-    learned, reached = train_student(_task(), config, taught.logits, taught.bank, Silent())
-    return taught, learned, reached
+    learnt = train_student(_task(), config, taught.logits, taught.bank, Silent())
+    return taught, learnt.predictor, learnt.reached
 
 
 def _weights(network: torch.nn.Module) -> list[str]:
