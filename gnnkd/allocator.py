@@ -36,7 +36,7 @@ def keep_freed_memory() -> bool:
     Raises:
         UserError: another value of the variable.
     """
-    choice = os.environ.get(VARIABLE, "auto").lower()
+    choice = (os.environ.get(VARIABLE) or "auto").lower()
     if choice not in CHOICES:
         raise unknown(f"allocator in ${VARIABLE}", choice, CHOICES)
     own = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")

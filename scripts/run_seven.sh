@@ -10,25 +10,38 @@ out="${OUT:-runs}"
 read -ra datasets <<<"${DATASETS:-cora citeseer pubmed amazon-photo coauthor-physics ogbn-arxiv ogbn-products}"
 root=()
 [ -z "${ROOT:-}" ] || root=(--data_root "$ROOT")
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
 
-# One stage of one dataset; 1 where its data is not to be had, and the end of the script for any other mistake.
-stage() {
-    local code=0
-    "$python" -m gnnkd.main --resume --out "$out" "${root[@]}" "$@" 2> >(tee "$log" >&2) || code=$?
-    [ "$code" -ne 0 ] || return 0
-    if [ "$code" -eq 2 ] && grep -Eq 'could not be downloaded|pip install' "$log"; then
-        return 1
-    fi
-    exit "$code"
+# What keeps a dataset from being loaded, if it is that its data, or the package that reads it, is not to be had.
+absent() {
+    "$python" - "$@" <<'PYTHON'
+import re
+import sys
+
+from gnnkd.config import parse
+from gnnkd.data.graphs import load
+from gnnkd.errors import UserError
+
+request = parse(sys.argv[1:])
+try:
+    load(request.config.dataset, root=request.data_root)
+except UserError as mistake:
+    if re.search("^dataset '.*(could not be downloaded|needs the package)", str(mistake)):
+        print(mistake)
+PYTHON
+}
+
+run() {
+    "$python" -m gnnkd.main --resume "$@"
 }
 
 for dataset in "${datasets[@]}"; do
-    if stage --dataset "$dataset" --mode tea "$@"; then
-        stage --dataset "$dataset" --mode stu "$@"
-    else
-        echo "$dataset: skipped, its data is not here"
+    flags=(--dataset "$dataset" --out "$out" "${root[@]}" "$@")
+    reason=$(absent "${flags[@]}" 2>/dev/null || true) # other mistakes are for the run itself to name
+    if [ -n "$reason" ]; then
+        echo "$dataset: skipped, $reason"
+        continue
     fi
+    run --mode tea "${flags[@]}"
+    run --mode stu "${flags[@]}"
 done
 "$python" -m gnnkd.report "$out"

@@ -28,8 +28,9 @@ def test_the_readme_has_commands() -> None:
 
 @pytest.mark.parametrize("line", RUNS)
 def test_every_run_in_the_readme_parses(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a folder with the file of logits that one of them names."""
+    """In a folder with the files that some of them name."""
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "experiments").symlink_to(ROOT / "experiments")
     np.save("teacher.npy", np.zeros((4, 2)))
     parse(shlex.split(line, comments=True)[3:])
 
@@ -50,7 +51,7 @@ def test_the_library_calls_in_the_readme_have_arguments_that_exist() -> None:
 
 def test_the_scripts_in_the_readme_exist_and_can_run() -> None:
     scripts = re.findall(r"^bash (\S+)", "\n".join(COMMANDS), flags=re.MULTILINE)
-    assert set(scripts) == {"scripts/quickstart.sh", "scripts/test.sh"}
+    assert set(scripts) == {f"scripts/{name}.sh" for name in ("quickstart", "test", "run_seven", "run_teacher")}
     assert all(os.access(ROOT / script, os.X_OK) for script in scripts)
 
 

@@ -29,7 +29,8 @@ class NodeDataset:
 
     `y` holds class ids 0 .. C - 1, ascending with the labels, or `UNKNOWN`; `classes` holds the label of each id.
     `split` is the one that came with the data and `protocol` its name: `public` or `ogb` if it was published with the
-    graph, else `given`. `notes` say what reading changed.
+    graph, else `given`. `neighbours` is the k of a graph whose edges were made of its features, None of others. `notes`
+    say what reading changed.
     """
 
     name: str
@@ -39,6 +40,7 @@ class NodeDataset:
     classes: tuple[int, ...]
     split: Split | None = None
     protocol: str = "given"
+    neighbours: int | None = None
     notes: tuple[str, ...] = ()
 
     @property

@@ -34,7 +34,8 @@ def digits(name: str, k: int) -> NodeDataset:
     images = load_digits()
     x = (images.data / 16).astype(np.float32)
     edge_index = knn(torch.from_numpy(x), k).numpy()
-    return from_arrays({"x": x, "y": images.target, "edge_index": edge_index}, name=name)
+    made = from_arrays({"x": x, "y": images.target, "edge_index": edge_index}, name=name)
+    return replace(made, neighbours=k)
 
 
 MADE: Mapping[str, Callable[[str, int], NodeDataset]] = MappingProxyType({"digits": digits, "digits-graph": digits})

@@ -17,6 +17,7 @@ from gnnkd.data.features import row_normalised, stored
 from gnnkd.data.whole import Whole
 from gnnkd.errors import UserError, unknown
 from gnnkd.graph import split as splits
+from gnnkd.graph.build import attached
 from gnnkd.graph.split import Split
 from gnnkd.graph.structure import CSR, Graph
 from gnnkd.types import UNKNOWN, Batch
@@ -170,13 +171,24 @@ def task(
         features=form,
         notes=(*dataset.notes, *notes),
     )
-    return _observed(made) if setting == "ind" else made
+    return _observed(made, dataset) if setting == "ind" else made
 
 
-def _observed(everything: NodeTask) -> NodeTask:
-    """The observed nodes alone: what is not in the task cannot reach training."""
+def _observed(everything: NodeTask, dataset: NodeDataset) -> NodeTask:
+    """The observed nodes alone: what is not in the task cannot reach training.
+
+    Edges that were made of features are made again, for no unseen node may have a say in them.
+    """
     unseen = splits.unseen(everything.split.test, everything.seed)
     observed = ~unseen
+    if dataset.neighbours is not None:
+        x = (
+            dataset.x[everything.index]
+            if isinstance(dataset.x, Tensor)
+            else dataset.x.select_rows(everything.index).dense()
+        )
+        edges = attached(x, observed, dataset.neighbours)
+        everything = replace(everything, graph=Graph.from_edge_index(edges, observed.numel()))
     x, graph = _rows(everything.x, everything.graph, observed.nonzero().flatten())
     x = stored(x)  # by what is observed: even the choice of a kernel is none of the unseen nodes' business
     tested = everything.split.sizes[2]

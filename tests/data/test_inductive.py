@@ -200,3 +200,19 @@ def test_unseen_features_do_not_choose_how_observed_ones_are_kept():
     filled = task(replace(data, x=full), seed=3, setting="ind")
     assert isinstance(filled.x, CSR)
     assert torch.equal(filled.x.dense(), plain.x.dense())
+
+
+def test_edges_made_of_features_are_made_without_the_unseen():
+    """The digits' nearest neighbours: pixels of unseen digits change no edge between observed ones."""
+    from gnnkd.data.graphs import load
+
+    data = load("digits")
+    plain = task(data, seed=0, setting="ind")
+    unseen = plain.whole.index[plain.whole.unseen]
+    x = data.x.clone()
+    x[unseen] = x[unseen].flip(0)
+    moved = task(replace(data, x=x), seed=0, setting="ind")
+    assert moved.fingerprint == plain.fingerprint
+    assert torch.equal(moved.graph.edge_index, plain.graph.edge_index)
+    target = plain.whole.graph.edge_index[1]
+    assert int(target.bincount()[plain.whole.unseen].min()) >= data.neighbours

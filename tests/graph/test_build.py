@@ -7,7 +7,7 @@ import torch
 
 from gnnkd.errors import UserError
 from gnnkd.graph import build
-from gnnkd.graph.build import knn
+from gnnkd.graph.build import attached, knn
 
 
 @pytest.fixture
@@ -62,3 +62,21 @@ def test_equal_distances_go_to_the_lower_id():
 def test_k_out_of_range_is_refused(points, k):
     with pytest.raises(UserError, match=f"k is {k}; the 90 nodes allow 1 to 89"):
         knn(points, k)
+
+
+def test_attached_nodes_have_no_say_in_the_edges_of_those_before_them(points):
+    observed = torch.rand(len(points), generator=torch.Generator().manual_seed(2)) < 0.7
+    moved = torch.where(observed[:, None], points, -3 * points)
+    first = observed.nonzero().flatten()
+    for some in (points, moved):
+        edges = attached(some, observed, 4)
+        among = edges[:, observed[edges[0]] & observed[edges[1]]]
+        assert pairs(among) == pairs(first[knn(points[first], 4)])
+    later = (~observed).nonzero().flatten().tolist()
+    whole, edges = pairs(knn(points, 4)), pairs(attached(points, observed, 4))
+    assert {e for e in whole if e[1] in later and e[0] in later} <= edges
+    assert all(sum((j, i) in edges for j in range(len(points))) >= 4 for i in later)
+
+
+def test_nothing_to_attach_is_the_plain_graph(points):
+    assert torch.equal(attached(points, torch.ones(len(points), dtype=torch.bool), 4), knn(points, 4))
