@@ -182,12 +182,9 @@ def _observed(everything: NodeTask, dataset: NodeDataset) -> NodeTask:
     unseen = splits.unseen(everything.split.test, everything.seed)
     observed = ~unseen
     if dataset.neighbours is not None:
-        x = (
-            dataset.x[everything.index]
-            if isinstance(dataset.x, Tensor)
-            else dataset.x.select_rows(everything.index).dense()
-        )
-        edges = attached(x, observed, dataset.neighbours)
+        rows, _ = _rows(dataset.x, dataset.graph, everything.index)
+        points = rows if isinstance(rows, Tensor) else rows.dense()
+        edges = attached(points, observed, dataset.neighbours)
         everything = replace(everything, graph=Graph.from_edge_index(edges, observed.numel()))
     x, graph = _rows(everything.x, everything.graph, observed.nonzero().flatten())
     x = stored(x)  # by what is observed: even the choice of a kernel is none of the unseen nodes' business

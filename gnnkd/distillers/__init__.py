@@ -8,8 +8,8 @@ import pkgutil
 from functools import cache
 from typing import Any
 
-from ..errors import UserError, unknown
-from .base import Distiller, Watcher
+from gnnkd.distillers.base import Distiller, Watcher
+from gnnkd.errors import UserError, unknown
 
 __all__ = ["Distiller", "Watcher", "build", "default_base", "methods", "options"]
 

@@ -9,7 +9,7 @@ from typing import ClassVar, TypeAlias
 import torch
 from torch import Tensor
 
-from ..types import Batch, Output, Step
+from gnnkd.types import Batch, Output, Step
 
 Gradients: TypeAlias = dict[str, Tensor]
 Look: TypeAlias = Callable[[bool], tuple[Output, Gradients]]

@@ -11,9 +11,9 @@ from typing import final
 
 from torch import Tensor
 
-from ..types import Batch, Output, Step
-from .base import Distiller
-from .losses import cross_entropy, soft_kl
+from gnnkd.distillers.base import Distiller
+from gnnkd.distillers.losses import cross_entropy, soft_kl
+from gnnkd.types import Batch, Output, Step
 
 
 @final

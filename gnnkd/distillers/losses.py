@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..types import UNKNOWN
+from gnnkd.types import UNKNOWN
 
 
 def cross_entropy(logits: Float[Tensor, "N C"], y: Int[Tensor, " N"]) -> Float[Tensor, ""]:

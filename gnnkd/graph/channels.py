@@ -15,10 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..types import Operand
-from .kernels import neighbour_sum
-from .sketch import sketch
-from .structure import CSR
+from gnnkd.graph.kernels import neighbour_sum
+from gnnkd.graph.sketch import sketch
+from gnnkd.graph.structure import CSR
+from gnnkd.types import Operand
 
 
 @final

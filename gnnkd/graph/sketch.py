@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .kernels import neighbour_sum
-from .structure import CSR
+from gnnkd.graph.kernels import neighbour_sum
+from gnnkd.graph.structure import CSR
 
 _MASK = (1 << 31) - 1
 

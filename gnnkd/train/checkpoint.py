@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..errors import UserError
+from gnnkd.errors import UserError
 
 
 def write_bytes(path: Path, content: bytes) -> None:

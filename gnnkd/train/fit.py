@@ -13,16 +13,16 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from ..distillers.base import Distiller, Watcher
-from ..errors import UserError
-from ..metrics import accuracy
-from ..optimizers import flat, unflatten
-from ..tensors import under
-from ..types import Batch, Output, Step
-from . import checkpoint
-from .interrupt import deferred
-from .settings import TrainSettings
-from .update import looking, update
+from gnnkd.distillers.base import Distiller, Watcher
+from gnnkd.errors import UserError
+from gnnkd.metrics import accuracy
+from gnnkd.optimizers import flat, unflatten
+from gnnkd.tensors import under
+from gnnkd.train import checkpoint
+from gnnkd.train.interrupt import deferred
+from gnnkd.train.settings import TrainSettings
+from gnnkd.train.update import looking, update
+from gnnkd.types import Batch, Output, Step
 
 
 class Report(Protocol):

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ..distillers.base import Distiller, Gradients, Look, plain_gradients
-from ..optimizers import assign
-from ..types import Batch, Output, Step
+from gnnkd.distillers.base import Distiller, Gradients, Look, plain_gradients
+from gnnkd.optimizers import assign
+from gnnkd.types import Batch, Output, Step
 
 
 def update(

@@ -33,13 +33,13 @@ from typing import Any, ClassVar, Literal, final
 import torch
 from torch import Tensor
 
-from ...graph.channels import Channels
-from ...graph.sketch import sketch_matrix
-from ...graph.structure import CSR
-from ...types import Batch, Operand, Output, Step
-from ..base import Distiller, Gradients, plain_gradients
-from . import fusion
-from .bank import Bank
+from gnnkd.distillers.base import Distiller, Gradients, plain_gradients
+from gnnkd.distillers.dgd import fusion
+from gnnkd.distillers.dgd.bank import Bank
+from gnnkd.graph.channels import Channels
+from gnnkd.graph.sketch import sketch_matrix
+from gnnkd.graph.structure import CSR
+from gnnkd.types import Batch, Operand, Output, Step
 
 PRESETS: dict[str, dict[str, Any]] = {
     "tuned": {"beta": 1.0, "limit": 0.3},

@@ -10,11 +10,11 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from ...graph.channels import Channels, channels
-from ...graph.structure import CSR
-from ...nn.agent import Generator
-from ...types import Operand, Output
-from .settings import GeneratorSettings
+from gnnkd.distillers.dgd.settings import GeneratorSettings
+from gnnkd.graph.channels import Channels, channels
+from gnnkd.graph.structure import CSR
+from gnnkd.nn.agent import Generator
+from gnnkd.types import Operand, Output
 
 
 @dataclass(frozen=True)

@@ -21,19 +21,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ...graph.channels import Channels, channels
-from ...graph.sketch import sketch_matrix
-from ...graph.structure import CSR
-from ...nn.agent import Discriminator, Generator
-from ...optimizers import assign, flat, unflatten
-from ...tensors import listed, under
-from ...types import Batch, Operand, Output, Step
-from ..base import Gradients, Look, Watcher
-from .bank import Bank, Copy, Layers
-from .fusion import pooled, rms_normalised
-from .measure import agreements, alive, cosine, shuffled
-from .objectives import generator_loss, judge_loss
-from .settings import GeneratorSettings
+from gnnkd.distillers.base import Gradients, Look, Watcher
+from gnnkd.distillers.dgd.bank import Bank, Copy, Layers
+from gnnkd.distillers.dgd.fusion import pooled, rms_normalised
+from gnnkd.distillers.dgd.measure import agreements, alive, cosine, shuffled
+from gnnkd.distillers.dgd.objectives import generator_loss, judge_loss
+from gnnkd.distillers.dgd.settings import GeneratorSettings
+from gnnkd.graph.channels import Channels, channels
+from gnnkd.graph.sketch import sketch_matrix
+from gnnkd.graph.structure import CSR
+from gnnkd.nn.agent import Discriminator, Generator
+from gnnkd.optimizers import assign, flat, unflatten
+from gnnkd.tensors import listed, under
+from gnnkd.types import Batch, Operand, Output, Step
 
 Pairs = list[tuple[Channels, Tensor]]
 CEILING_EVERY = 10

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from ...nn.agent import Discriminator
-from .measure import alive, mean_over
+from gnnkd.distillers.dgd.measure import alive, mean_over
+from gnnkd.nn.agent import Discriminator
 
 
 def judge_loss(
