@@ -196,7 +196,8 @@ def dgd_steps(data: Sample, input_dropout: float) -> dict[str, Step]:
     batch = Batch.of(data.x, data.y, data.graph, torch.ones(n, dtype=torch.bool, device=data.y.device))
     teacher = Output(torch.randn(n, data.classes, device=data.y.device))
     names = tuple(f"layers.{i}.lin.weight" for i in range(LAYERS))
-    bank = Bank(Layers(names, (*[64] * (LAYERS - 1), data.classes), min(n, 2048), n), GeneratorSettings().resolved())
+    widths, blocks = (*[64] * (LAYERS - 1), data.classes), (1,) * LAYERS
+    bank = Bank(Layers(names, widths, blocks, min(n, 2048), n), GeneratorSettings().resolved())
     bank.offer(1.0, 0, bank.untrained(seed=0))
     methods: dict[str, Distiller] = {
         OURS: Glnn(),

@@ -1,4 +1,4 @@
-"""The benchmarks run, on graphs too small to measure anything: what they compare is checked there, not how fast it is."""
+"""The benchmarks run, on graphs too small to measure anything: nothing here asks how fast something is."""
 
 from __future__ import annotations
 
