@@ -1,7 +1,8 @@
 """Which kernel a device takes for a weighted sum.
 
-The defaults were measured by `scripts/bench_kernels.py` where they could be (docs/performance.md). Another one is
-taken only when the environment says so, because a measurement on the device at hand said so:
+On CPU the default is what `scripts/bench_kernels.py` found fastest (docs/performance.md). Elsewhere it is torch's own
+product, unmeasured. Another one is taken only when the environment says so, because that script said so on the device
+at hand:
 
     GNNKD_KERNEL=scatter    torch_scatter, the extra `scatter`
     GNNKD_KERNEL=csr        torch's product with a compressed matrix
