@@ -136,7 +136,7 @@ def distill(
     check_student(task, config)
     if config.logits is not None:
         learnt = train_student(task, config, config.logits.on(task), None, shown)
-        return _distilled(task, learnt, None, config.logits.scores(task), config.logits.notes)
+        return _distilled(task, learnt, None, config.logits.scores(task), config.logits.notes_on(task))
     taught = train_teacher(task, config, shown)
     learnt = train_student(task, config, taught.logits, taught.bank, shown)
     found = scores.of_logits(taught.predictor.network, task, taught.logits)

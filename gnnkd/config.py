@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,7 +27,7 @@ def parse(argv: Sequence[str]) -> Request:
     said = vars(_parser().parse_args([_plain(token) for token in argv]))
     file, pairs = said.pop("config", None), said.pop("set", [])
     flags = level(said, "the command line")
-    levels = [level(yaml_file.read(Path(file)), file)] if file else []
+    levels = [replace(level(yaml_file.read(Path(file)), file), file=True)] if file else []
     levels += [level(_tree(pairs), "--set"), flags]
     return request(levels)
 

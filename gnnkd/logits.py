@@ -13,7 +13,7 @@ from typing import Any, final
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from gnnkd import scores
@@ -75,23 +75,32 @@ class Logits:
                 f"{self.where} has {columns} columns; the data has {classes} classes: give one for each, ascending"
             )
 
+    def notes_on(self, task: NodeTask) -> tuple[str, ...]:
+        """How many of a task's training labels they agree with, and what looks odd about them."""
+        _, share = self._agreement(task)
+        return (f"{self.where} agrees with {share:.0%} of the training labels", *self.notes)
+
     def on(self, task: NodeTask) -> Float[Tensor, "K C"]:
         """The rows of a task, on its device.
 
         Raises:
             UserError: they agree with the labels of the training nodes no better than chance would.
         """
-        rows = self.values[task.index.cpu()].to(task.y.device)
-        known = task.split.train & (task.y != UNKNOWN)
-        labels, share = task.y[known], accuracy(rows, task.y, known)
+        labels, share = self._agreement(task)
         n, largest = labels.numel(), float(labels.bincount().max()) / labels.numel()
         # Too few nodes, or nearly all of one class: not even a perfect teacher could be told from chance.
         if largest**n < BY_CHANCE and _at_least(round(share * n), n, largest) >= BY_CHANCE:
             raise UserError(
                 f"{self.where} agrees with only {share:.0%} of the training labels, as chance would: are its rows in "
-                "the node order of the data?"
+                "the node order of the data, and do its columns ascend by class?"
             )
-        return rows
+        return self.values[task.index.cpu()].to(task.y.device)
+
+    def _agreement(self, task: NodeTask) -> tuple[Int[Tensor, " T"], float]:
+        """The training labels, and the share of them that the rows agree with, in [0, 1]."""
+        known = (task.split.train & (task.y != UNKNOWN)).cpu()
+        rows, y = self.values[task.index.cpu()], task.y.cpu()
+        return y[known], accuracy(rows, y, known)
 
     def scores(self, task: NodeTask) -> Scores:
         """Test accuracies; under `ind` those of a teacher that saw the unseen nodes' edges, or how it was made."""

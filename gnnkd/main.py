@@ -82,7 +82,7 @@ def run(request: Request) -> None:
     if logits is not None:
         logits.check(dataset)
     first = _task(request, dataset, request.seeds[0])
-    for note in (*first.notes, *(logits.notes if logits else ())):
+    for note in (*first.notes, *(logits.notes_on(first) if logits else ())):
         _say(request, f"{first.name}: {note}")
     if request.mode == "stu" and logits is None:
         _check_teachers(request, _branch(request, first))

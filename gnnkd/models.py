@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import torch
@@ -12,7 +12,7 @@ from gnnkd import nn, options
 from gnnkd.data.task import NodeTask
 from gnnkd.errors import UserError
 from gnnkd.logits import NAME, Logits
-from gnnkd.nn.own import Own
+from gnnkd.nn.own import Own, copied
 from gnnkd.presets import preset
 from gnnkd.train.settings import TrainSettings
 
@@ -128,42 +128,71 @@ def presets(dataset: str, split: str, teacher: Teacher, student: Model) -> Group
 
 
 def built(model: Model, given: Mapping[str, Any], task: NodeTask, role: str) -> torch.nn.Module:
-    """A fresh network for a task, on its device; a module is copied and tried once, in eval mode.
+    """A fresh network for a task, on its device; a module is copied and tried once, in eval mode and in training.
 
     Args:
         given: options of the constructor.
         role: "teacher" or "student", for errors.
 
     Raises:
-        UserError: a module that fails, returns something else than logits [N, C], or has nothing to train.
+        UserError: a module that fails, returns something else than logits [N, C], changes its inputs, keeps its graph,
+            or has nothing that can be trained.
     """
     if isinstance(model, str):
         return nn.MODELS[model](task.n_features, task.n_classes, **given).to(task.y.device)
-    if task.whole is not None and any(getattr(part, "cached", False) is True for part in model.modules()):
+    if any(getattr(part, "cached", False) is True for part in model.modules()):
         raise UserError(
-            f"the {role} keeps the first graph that it sees (cached=True), and the setting 'ind' asks it about three; "
+            f"the {role} keeps the first graph that it sees (cached=True), whatever graph it is asked about later; "
             "make it with cached=False"
         )
-    network = _tried(model, task, role)
-    if not any(p.requires_grad for p in network.parameters()):
-        raise UserError(f"the {role} {model.name} has no weight to train; give its logits as a teacher instead")
-    return network
+    return _tried(model, task, role)
 
 
-@torch.no_grad()
 def _tried(model: Own, task: NodeTask, role: str) -> Own:
-    """A copy that has seen the data once, so that its lazy layers have their sizes; the random state stays."""
+    """A copy that has seen the data, so that its lazy layers have their sizes."""
+    # The module sees copies: what it changes must not be the data's.
+    x = task.x.clone() if isinstance(task.x, torch.Tensor) else task.x.dense()
+    inputs = {"x": x, "edge_index": task.graph.edge_index}
+    fresh = [tensor._version for tensor in inputs.values()]
+    with _trial(model, task, role):
+        network = copied(model).to(task.y.device).eval()
+        with torch.no_grad():
+            columns = network(*inputs.values()).logits.shape[1]
+        if columns != task.n_classes:
+            raise UserError(f"{model.name} returns {columns} columns; the data has {task.n_classes} classes")
+        weights = [p for p in network.parameters() if p.requires_grad]
+        if not weights:
+            way_out = "give its logits as a teacher instead" if role == "teacher" else "set requires_grad=True on some"
+            raise UserError(f"{model.name} has no weight to train; {way_out}")
+        untrained = copied(network.module)
+        logits = network.train()(*inputs.values()).logits
+        if not logits.requires_grad or not _reached(logits, weights):
+            raise UserError(f"{model.name} returns logits that no weight has a gradient of: detached, or under no_grad")
+        for (name, tensor), version in zip(inputs.items(), fresh, strict=True):
+            if tensor._version != version:
+                raise UserError(f"{model.name} changes {name} in place; let it work on a copy, as {name}.clone()")
+        network.module = untrained
+    return network.eval()
+
+
+def _reached(logits: torch.Tensor, weights: Sequence[torch.Tensor]) -> bool:
+    return any(g is not None for g in torch.autograd.grad(logits.sum(), weights, allow_unused=True))
+
+
+@contextmanager
+def _trial(model: Own, task: NodeTask, role: str) -> Iterator[None]:
+    """A module's mistakes become the user's, in a line; the random state stays."""
     with torch.random.fork_rng(devices=[task.y.device] if task.y.device.type == "cuda" else []):
         try:
-            network = copy.deepcopy(model).to(task.y.device).eval()
-            columns = network(task.x, task.graph).logits.shape[1]
+            yield
         except UserError as mistake:
             raise UserError(f"the {role}: {mistake}") from None
         # The module is the user's: whatever it raises is news to him, with his own lines in the traceback.
         except Exception as problem:
             said = " ".join(str(problem).split())
-            shape = f"x [{task.n_nodes}, {task.n_features}]"
-            raise UserError(f"the {role} {model.name} fails on {shape}: {type(problem).__name__}: {said}") from problem
-    if columns != task.n_classes:
-        raise UserError(f"the {role} returns {columns} columns; the data has {task.n_classes} classes")
-    return network
+            shape = f"x [{task.n_nodes}, {task.n_features}]" + (", edge_index" if model.graph else "")
+            edges = f"; if it takes {'no ' if model.graph else ''}edges, say so with gnnkd.nn.own.Own(module, graph="
+            way_out = f"{edges}{not model.graph})" if isinstance(problem, TypeError) else ""
+            raise UserError(
+                f"the {role} {model.name} fails on {shape}: {type(problem).__name__}: {said}{way_out}"
+            ) from problem

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from gnnkd.data.edges import checked, merged
 from gnnkd.data.features import row_normalised
 from gnnkd.errors import UserError
 from gnnkd.graph.structure import CSR, Graph
-from gnnkd.nn.own import Own
+from gnnkd.nn.own import Own, copied
 from gnnkd.train import checkpoint
 from gnnkd.types import Output
 
@@ -84,7 +83,9 @@ class Predictor:
     def _graph(self, graph: Graph | Tensor | np.ndarray, n_nodes: int) -> Graph:
         if isinstance(graph, Graph):
             return graph
-        edges = checked(np.asarray(torch.as_tensor(graph).cpu()), n_nodes, "edge_index")
+        edges = np.asarray(torch.as_tensor(graph).cpu())
+        # Nodes without any edge are no dataset, but they can be asked about.
+        edges = edges.astype(np.int64) if edges.shape == (2, 0) else checked(edges, n_nodes, "edge_index")
         found, _ = merged(edges, n_nodes, undirected=self.undirected)
         return Graph.from_edge_index(torch.from_numpy(found), n_nodes)
 
@@ -132,6 +133,7 @@ def load(folder: Path | str, *, network: torch.nn.Module | None = None) -> Predi
     Raises:
         UserError: no such file, one that gnnkd did not write, or a module that is missing or of other weights.
     """
+    _check_made(network)
     file = Path(folder)
     file = file / "model.safetensors" if file.is_dir() else file
     tensors, meta = checkpoint.load(file)
@@ -158,10 +160,16 @@ def load(folder: Path | str, *, network: torch.nn.Module | None = None) -> Predi
         ) from None
 
 
+def _check_made(network: object) -> None:
+    if network is not None and not isinstance(network, torch.nn.Module):
+        said = f"the class {network.__name__}" if isinstance(network, type) else repr(network)
+        raise UserError(f"network is {said}; it must be an instance of a torch.nn.Module, made as the saved one was")
+
+
 def _made(meta: Mapping[str, Any]) -> torch.nn.Module:
     return nn.MODELS[meta["model"]](meta["n_features"], len(meta["classes"]), **meta["options"])
 
 
 def _own(network: torch.nn.Module, meta: Mapping[str, Any]) -> Own:
     module = network.module if isinstance(network, Own) else network
-    return Own(copy.deepcopy(module), graph=meta["own"]["graph"])
+    return copied(Own(module, graph=meta["own"]["graph"]))

@@ -15,14 +15,21 @@ if TYPE_CHECKING:
     from gnnkd.logits import Logits
     from gnnkd.run import Config
 
+TAUGHT_BY = ("teacher_model", "teacher_logits")
+"""Ways to say what a student learns from; a source names one of them at most."""
+
 
 @final
 @dataclass
 class Level:
-    """What one source says: top-level values by long flag name, and groups of options."""
+    """What one source says: top-level values by long flag name, and groups of options.
+
+    `file` tells a file, which may be of another run, from what is typed for this one.
+    """
 
     values: dict[str, Any] = field(default_factory=dict)
     groups: dict[str, dict[str, Any]] = field(default_factory=dict)
+    file: bool = False
 
 
 @final
@@ -60,6 +67,8 @@ def request(levels: Sequence[Level]) -> Request:
     for one in levels:
         if "seed" in one.values or "seeds" in one.values:
             seeds = _seeds(one.values)
+        if not one.values.keys().isdisjoint(TAUGHT_BY):  # who said it last says who teaches
+            values = {name: value for name, value in values.items() if name not in TAUGHT_BY}
         values |= one.values
     for name in VALUES:
         if name in values and name not in ("seed", "seeds") and not isinstance(values[name], str):
@@ -75,7 +84,7 @@ def request(levels: Sequence[Level]) -> Request:
     names = ("dataset", "split", "setting", "teacher_model", "student_model", "method")
     device = word("device", values.get("device", "auto"), DEVICES)
     tag = checked_tag(values["tag"]) if "tag" in values else None
-    config = run.resolve(**{n: values[n] for n in names if n in values}, levels=tuple(one.groups for one in levels))
+    config = run.resolve(**{n: values[n] for n in names if n in values}, levels=_groups(levels))
     return Request(
         config=config,
         mode=mode,
@@ -87,6 +96,15 @@ def request(levels: Sequence[Level]) -> Request:
         resume=values.get("resume", False),
         overwrite=values.get("overwrite", False),
         quiet=values.get("quiet", False),
+    )
+
+
+def _groups(levels: Sequence[Level]) -> tuple[dict[str, dict[str, Any]], ...]:
+    """Options of each level; those of a file's teacher are left out where a stronger level gives ready logits."""
+    ready = max((i for i, one in enumerate(levels) if "teacher_logits" in one.values), default=0)
+    return tuple(
+        {name: said for name, said in one.groups.items() if not (one.file and i < ready and name == "teacher")}
+        for i, one in enumerate(levels)
     )
 
 

@@ -168,8 +168,9 @@ def _unread(network: torch.nn.Module, batch: Batch, config: Config, role: str) -
         return ()
     shown = imitable(network, batch)
     if not shown.hidden:
+        why = "TorchScript shows none" if network.scripted else "the map of a layer called as layer(h), in float32"
         raise UserError(
-            f"{config.method} found no weight matrix in the {role} {network.name} whose input it can read; "
+            f"{config.method} found no weight matrix in the {role} {network.name} whose input it can read ({why}); "
             f'use method="{distillers.default_base(models.needs_graph(config.student_network))}"'
         )
     does = ": it keeps its own gradient" if role == "student" else " of the teacher: its gradient is not imitated"

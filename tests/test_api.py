@@ -16,6 +16,7 @@ from gnnkd.api import Distilled
 from gnnkd.errors import UserError
 from gnnkd.graph.structure import CSR, Graph
 from gnnkd.main import main
+from gnnkd.predictor import Predictor
 from gnnkd.train import checkpoint
 
 LABELS = torch.tensor([3, 7, 40])
@@ -108,6 +109,20 @@ def test_a_student_on_the_graph_needs_the_graph(student: str) -> None:
     assert done.test_acc > 0.6
     graph = Graph.from_edge_index(both, data.num_nodes)
     assert torch.equal(done.predict(data.x, graph), found)
+
+
+@pytest.mark.parametrize("student", sorted(gnnkd.nn.MODELS))
+@pytest.mark.parametrize("form", [torch.zeros(2, 0, dtype=torch.long), np.zeros((2, 0))])
+def test_nodes_without_any_edge_can_be_asked_about(student: str, form: Any) -> None:
+    """Cold nodes: each is answered alone as it is beside the others."""
+    x = _data().x[:5]
+    network = gnnkd.nn.MODELS[student](30, 3).eval()
+    predictor = Predictor(network, student, {}, (3, 7, 40), "raw", 30)
+    found = predictor.predict_proba(x, form)
+    torch.testing.assert_close(found, torch.cat([predictor.predict_proba(row[None], form) for row in x]))
+    assert set(predictor.predict(x, form).tolist()) <= set(LABELS.tolist())
+    with pytest.raises(UserError, match="must be"):
+        predictor.predict(x, torch.zeros(3, 0, dtype=torch.long))
 
 
 @pytest.mark.parametrize("shape", [(5, 29), (5, 31), (30,), (1, 5, 30)])

@@ -219,6 +219,44 @@ def test_it_may_stand_in_the_file(tmp_path: Path) -> None:
     assert config.student["width"] == 4
 
 
+def _say(folder: Path, text: str) -> list[str]:
+    np.save(folder / "t.npy", _logits())
+    (folder / "run.yml").write_text(text.replace("FILE", str(folder / "t.npy")))
+    return ["--config", str(folder / "run.yml"), "--method", "glnn"]
+
+
+@pytest.mark.parametrize("flag", [["--teacher_logits"], ["--set"]])
+def test_ready_logits_beat_a_files_teacher(tmp_path: Path, flag: list[str]) -> None:
+    """With its options, which nothing is left to take; what is set for both stages still reaches the student."""
+    said = _say(tmp_path, "teacher: {name: gat, heads: 4, width: 16}\ntrain: {epochs: 7, width: 9}\n")
+    file = str(tmp_path / "t.npy")
+    config = parse([*said, *flag, f"teacher_logits={file}" if flag == ["--set"] else file]).config
+    assert config.teacher_model == "logits"
+    assert (config.student_train.epochs, config.student["width"]) == (7, 9)
+
+
+def test_a_teacher_beats_a_files_ready_logits(tmp_path: Path) -> None:
+    said = _say(tmp_path, "teacher_logits: FILE\nteacher: {width: 16}\ntrain: {epochs: 7}\n")
+    for more in (["--teacher", "sage"], ["--set", "teacher=sage"], ["--set", "teacher_model=sage"]):
+        config = parse([*said, *more]).config
+        assert (config.teacher_model, config.logits) == ("sage", None)
+        assert (config.teacher["width"], config.teacher_train.epochs) == (16, 7)
+
+
+@pytest.mark.parametrize(
+    ("text", "more", "said"),
+    [
+        ("teacher_logits: FILE\nteacher_model: gat\n", [], "--teacher_logits and --teacher_model gat contradict"),
+        ("teacher_logits: FILE\nteacher: {width: 3}\n", [], "teacher.width: ready logits need no teacher's training"),
+        ("teacher_logits: FILE\n", ["--set", "teacher.width=3"], "teacher.width: ready logits need no teacher's"),
+        ("seed: 1\n", ["--set", "teacher=gat", "teacher_logits=t.npy"], "contradict each other"),
+    ],
+)
+def test_one_source_may_not_say_both(tmp_path: Path, text: str, more: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        parse([*_say(tmp_path, text), *more])
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
@@ -276,7 +314,8 @@ def _bad_files(folder: Path) -> dict[str, str]:
         "huge.npy": "logits must be finite",
         "short.npy": "has 171 rows; the data has 180 nodes",
         "wide.npy": "has 4 columns; the data has 3 classes",
-        "mixed.npy": "of the training labels, as chance would: are its rows in the node order of the data?",
+        "mixed.npy": "of the training labels, as chance would: are its rows in the node order of the data, and do its "
+        "columns ascend by class?",
     }
 
 
@@ -323,6 +362,21 @@ def test_probabilities_are_taken_with_a_note() -> None:
     found = logits.of(np.full((4, 2), 0.5))
     assert "log(p)" in found.notes[0]
     assert logits.of(_logits()).notes == ()
+
+
+@pytest.mark.parametrize("wrong", [0, 15, 30])
+def test_a_note_tells_the_agreement_with_the_training_labels(wrong: int) -> None:
+    """Of them alone: elsewhere these logits are always wrong."""
+    y, data = _task(60)
+    array = np.eye(C)[np.where((np.arange(N) >= wrong) & (np.arange(N) < 60), y, (y + 1) % C)]
+    told = f"teacher agrees with {100 - 100 * wrong // 60}% of the training labels"
+    assert logits.of(5 * array).notes_on(data) == (told,)
+    assert logits.of(array).notes_on(data)[0] == told
+    assert "log(p)" in logits.of(array).notes_on(data)[1]
+    done = gnnkd.distill(_data(), teacher=_logits(), method="glnn", device="cpu", quiet=True)
+    known = _arrays()["train_mask"]
+    share = (_logits().argmax(1) == np.arange(N) % C)[known].mean()
+    assert f"teacher agrees with {share:.0%} of the training labels" in done.notes
 
 
 # -- the library -------------------------------------------------------------------------------------------------

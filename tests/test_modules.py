@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import gnnkd
+from gnnkd import models
+from gnnkd.data.graphs import from_pyg
+from gnnkd.data.task import task
 from gnnkd.errors import UserError
 from gnnkd.nn.own import Own
+from gnnkd.run import resolve
 from gnnkd.train import checkpoint
+from gnnkd.train.teacher import imitable
 
 N, D, C = 240, 30, 3
 FEW = {"train": {"epochs": 12}}
@@ -184,6 +190,64 @@ def test_a_module_under_the_inductive_setting() -> None:
     assert done.scores["test_acc_ind"] == done.scores["test_acc_cold"]
 
 
+@pytest.mark.parametrize("name", ["sgc", "gcnii"])
+@pytest.mark.parametrize("preset", ["tuned", "paper"])
+def test_networks_of_the_house_whose_layers_no_hook_sees_learn_by_dgd(name: str, preset: str) -> None:
+    options = {**FEW, "method": {"preset": preset}}
+    done = _distil(teacher=gnnkd.nn.MODELS[name](D, C), student=gnnkd.nn.MODELS[name](D, C), options=options)
+    assert not [note for note in done.notes if "operand" in note]
+
+
+class Noisy(Mlp):
+    """It drops features in evaluation, too."""
+
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(F.dropout(x, 0.5))
+
+
+def test_looking_for_operands_takes_nothing_from_the_random_state() -> None:
+    torch.manual_seed(0)
+    student, data = Noisy(), task(from_pyg(_data()), seed=0)
+    before = torch.get_rng_state()
+    assert len(imitable(Own(student), data.batch(data.split.train)).hidden) == 2
+    assert torch.equal(torch.get_rng_state(), before)
+    weights = [_distil(teacher=student, method=method).teacher.network.state_dict() for method in ("dgd", "glnn")]
+    assert all(torch.equal(t, weights[1][name]) for name, t in weights[0].items()), "with and without generators"
+
+
+@pytest.mark.parametrize("method", ["glnn", "dgd"])
+def test_a_module_in_double_precision(method: str) -> None:
+    class Double(Mlp):
+        def __init__(self) -> None:
+            super().__init__()
+            self.double()
+
+        def forward(self, x: Tensor) -> Any:
+            return super().forward(x.double())
+
+    torch.manual_seed(0)
+    if method == "glnn":
+        assert _distil(student=Double(), teacher=Double(), method=method).test_acc > 0.4
+        return
+    with pytest.raises(UserError, match=r"no weight matrix in the student Double .*float32.*use method=\"glnn\""):
+        _distil(student=Double(), method=method)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_torchscript_learns_and_teaches_without_operands(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = torch.jit.script(nn.Sequential(nn.Linear(D, 16), nn.ReLU(), nn.Linear(16, C)))
+    done = _distil(teacher=module, student=module, method="glnn")
+    assert done.test_acc > 0.4
+    done.save(tmp_path)
+    loaded = gnnkd.load(tmp_path, network=module)
+    assert torch.equal(loaded.predict_proba(_data().x), done.predict_proba(_data().x))
+    assert all(p.is_leaf for p in loaded.network.parameters())
+    for role in ("teacher", "student"):
+        with pytest.raises(UserError, match=f"in the {role} Sequential .*TorchScript shows none.*use method="):
+            _distil(**{role: module}, method="dgd")
+
+
 # -- files -------------------------------------------------------------------------------------------------------
 
 
@@ -202,6 +266,13 @@ def test_a_module_is_brought_back_from_its_weights(tmp_path: Path, make: Any) ->
         gnnkd.load(tmp_path)
     with pytest.raises(UserError, match="holds other weights than network= has"):
         gnnkd.load(tmp_path, network=make(columns=C + 1))
+
+
+@pytest.mark.parametrize(("network", "said"), [("mlp", "'mlp'"), (Mlp, "the class Mlp")])
+def test_a_network_to_load_into_is_an_instance(tmp_path: Path, network: Any, said: str) -> None:
+    # What users call has no check of types in front of it.
+    with pytest.raises(UserError, match=f"network is {said}; it must be an instance of a torch.nn.Module"):
+        inspect.unwrap(gnnkd.load)(tmp_path, network=network)
 
 
 def test_what_was_said_of_edges_is_kept(tmp_path: Path) -> None:
@@ -228,6 +299,26 @@ def test_dgd_says_what_it_could_not_read() -> None:
     assert "DGD found no operand of conv1.weight1 [8, 8] of the teacher: its gradient is not imitated" in done.notes
     assert len([note for note in done.notes if "operand" in note]) == 2
     assert not [note for note in _distil(teacher=Deep(), student=Deep(), method="kd").notes if "operand" in note]
+
+
+def test_only_matrices_are_said_to_be_unread() -> None:
+    """Attention vectors of PyG, [1, H, F], and vectors that are written as matrices multiply no rows."""
+    from torch_geometric.nn import GATConv, Sequential
+
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale, self.mix = nn.Parameter(torch.ones(1, D)), nn.Parameter(torch.eye(D))
+
+        def forward(self, x: Tensor) -> Any:
+            return (self.scale * x) @ self.mix
+
+    teacher = Sequential(
+        "x, edge_index", [(Scaled(), "x -> x"), (GATConv(D, C, heads=2, concat=False), "x, edge_index -> x")]
+    )
+    done = _distil(teacher=teacher, method="dgd", options={"train": {"epochs": 3}})
+    found = [note.split(" of ", 1)[1] for note in done.notes if "operand" in note]
+    assert found == ["module_0.mix [30, 30] of the teacher: its gradient is not imitated"]
 
 
 def test_a_module_without_any_operand_cannot_do_dgd() -> None:
@@ -271,6 +362,17 @@ class Fails(nn.Module):
         return self.first(x)
 
 
+class Forwarded(nn.Module):
+    """A map with something done to its input and to its logits."""
+
+    def __init__(self, after: Any, before: Any = lambda x, _: x) -> None:
+        super().__init__()
+        self.lin, self.before, self.after = nn.Linear(D, C), before, after
+
+    def forward(self, x: Tensor) -> Any:
+        return self.after(self.lin(self.before(x, self.training)))
+
+
 def _idle() -> nn.Module:
     return nn.Sequential(nn.Linear(D, C).requires_grad_(False))
 
@@ -287,11 +389,21 @@ def _list() -> nn.Module:
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: Mlp(5), "the {} returns 5 columns; the data has 3 classes"),
+        (lambda: Mlp(5), "the {}: Mlp returns 5 columns; the data has 3 classes"),
+        (lambda: Forwarded(torch.Tensor.detach), "the {}: Forwarded returns logits that no weight has a gradient of"),
+        (lambda: Forwarded(lambda h: h.new_zeros(N, C).requires_grad_()), "the {}: Forwarded returns logits that no"),
+        (
+            lambda: Forwarded(lambda h: h.sigmoid().mul_(h).sigmoid_().mul_(2)),
+            "the {} Forwarded fails.*inplace operation",
+        ),
+        (lambda: Forwarded(lambda h: h, lambda x, _: x.mul_(2)), "the {}: Forwarded changes x in place; .*x.clone"),
+        (lambda: Forwarded(lambda h: h, lambda x, t: F.dropout(x, 0.5, t, inplace=True)), "the {}: .* changes x in"),
+        (lambda: Own(Mlp(), graph=True), r"the {} Mlp fails on .*, edge_index: TypeError.*no edges.*graph=False\)"),
+        (lambda: Own(Gcn(), graph=False), r"the {} Gcn fails on .*TypeError.*if it takes edges.*graph=True\)"),
         (lambda: nn.Flatten(0), r"the {}: Flatten returns torch.float32 of shape \[7200\]"),
         (_list, "the {}: Listed returns a list"),
         (Fails, r"the {} Fails fails on x \[240, 30\]: RuntimeError: mat1 and mat2"),
-        (_idle, "the {} Sequential has no weight to train"),
+        (_idle, "the {}: Sequential has no weight to train"),
     ],
 )
 def test_a_module_that_does_not_fit(role: str, make: Any, said: str) -> None:
@@ -308,12 +420,38 @@ def test_a_student_that_does_not_fit_costs_no_teacher(
         _distil(student=student, method=method)
 
 
-def test_a_layer_that_keeps_its_graph_is_refused_where_there_are_three() -> None:
-    teacher = Gcn()
-    teacher.conv1.cached = True
-    with pytest.raises(UserError, match="cached=False"):
-        _distil(teacher=teacher, setting="ind", method="kd")
-    assert _distil(teacher=teacher, method="kd").test_acc > 0.4
+@pytest.mark.parametrize("role", ["teacher", "student"])
+@pytest.mark.parametrize("setting", ["tran", "ind"])
+def test_a_layer_that_keeps_its_graph_is_refused(role: str, setting: str) -> None:
+    module = Gcn()
+    module.conv1.cached = True
+    with pytest.raises(UserError, match=f"the {role} keeps the first graph.*make it with cached=False"):
+        _distil(**{role: module}, setting=setting, method="kd")
+
+
+@pytest.mark.parametrize(("role", "way_out"), [("teacher", "give its logits"), ("student", "set requires_grad=True")])
+def test_what_cannot_be_trained_has_a_way_out(role: str, way_out: str) -> None:
+    with pytest.raises(UserError, match=f"the {role}: Sequential has no weight to train; {way_out}"):
+        _distil(**{role: _idle()}, method="glnn")
+
+
+def test_a_trial_leaves_the_data_and_the_first_weights_alone() -> None:
+    """Of batch norm, which counts in training, and of what a module does to its inputs."""
+    data = _data()
+    x, edges = data.x.clone(), data.edge_index.clone()
+    module = Gcn()
+    module.register_forward_pre_hook(lambda _, args: (args[0], args[1].copy_(args[1].flip(1))))
+    with pytest.raises(UserError, match="changes edge_index in place"):
+        gnnkd.distill(data, student=module, teacher="sgc", method="kd", device="cpu", quiet=True)
+    assert torch.equal(data.x, x)
+    assert torch.equal(data.edge_index, edges)
+    student = Mlp()
+    config = resolve("data", student_model=student, levels=(FEW,))
+    made = models.built(config.student_network, {}, task(from_pyg(data), seed=0), "student")
+    assert made.module.norm.num_batches_tracked == 0
+    assert not made.training
+    assert not made.module.training
+    assert all(torch.equal(t, made.module.state_dict()[name]) for name, t in student.state_dict().items())
 
 
 @pytest.mark.parametrize(

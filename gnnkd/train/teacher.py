@@ -9,14 +9,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from ..distillers.base import plain_gradients
-from ..distillers.dgd.bank import Layers
-from ..distillers.dgd.gail import Imitation
-from ..distillers.dgd.settings import GeneratorSettings
-from ..distillers.supervised import Supervised
-from ..types import Batch, Output
-from .fit import Fit
-from .settings import TrainSettings
+from gnnkd.distillers.base import plain_gradients
+from gnnkd.distillers.dgd.bank import Layers
+from gnnkd.distillers.dgd.gail import Imitation
+from gnnkd.distillers.dgd.settings import GeneratorSettings
+from gnnkd.distillers.supervised import Supervised
+from gnnkd.train.fit import Fit
+from gnnkd.train.settings import TrainSettings
+from gnnkd.types import Batch, Output
 
 __all__ = ["GeneratorSettings", "imitable", "outputs", "teaching", "unread"]
 
@@ -48,20 +48,24 @@ def teaching(
 
 
 def imitable(model: nn.Module, batch: Batch) -> Output:
-    """The output in eval mode, with the operands of those weights only that a gradient of the logits reaches."""
+    """The output in eval mode, with the operands of those weights only that a gradient of the logits reaches.
+
+    The random state stays: a look at a module that is random in eval mode changes no training.
+    """
     model.eval()
-    output: Output = model(batch.x, batch.graph)
+    with torch.random.fork_rng(devices=[batch.y.device] if batch.y.device.type == "cuda" else []):
+        output: Output = model(batch.x, batch.graph)
     params = {name: p for name, p in model.named_parameters() if p.requires_grad}
     reached = plain_gradients({"logits": output.logits.sum()}, params)
     return replace(output, hidden={name: h for name, h in output.hidden.items() if name in reached})
 
 
 def unread(model: nn.Module, output: Output) -> list[str]:
-    """What is trained of `model`, is a matrix (or more), and has no operand in `output`: name and shape of each."""
+    """The matrices of `model` that are trained and have no operand in `output`: name and shape of each."""
     return [
         f"{name} {list(p.shape)}"
         for name, p in model.named_parameters()
-        if p.requires_grad and sum(size > 1 for size in p.shape) > 1 and name not in output.hidden
+        if p.requires_grad and p.dim() == 2 and min(p.shape) > 1 and name not in output.hidden
     ]
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import gc
+import pickle
+from collections import OrderedDict
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -112,14 +115,17 @@ def test_what_was_written_out_is_kept_as_long_as_its_source() -> None:
     assert not own._edges
 
 
-@pytest.mark.parametrize("name", ["gcn", "gat", "sage", "mlp", "monet"])
+@pytest.mark.parametrize("name", sorted(gnnkd.nn.MODELS))
 def test_a_network_of_the_house_is_a_module_too(name: str) -> None:
-    net, x, graph = gnnkd.nn.MODELS[name](D, C, width=8).eval(), features(), ring()
+    """What it tells of itself is kept: operands that no hook sees, outputs before activation, averaged blocks."""
+    net, x, graph = gnnkd.nn.MODELS[name](D, C).eval(), features(), ring()
     want, found = net(x, graph), Own(net)(x, graph)
     torch.testing.assert_close(found.logits, want.logits)
-    assert list(found.hidden) == [f"module.{name}" for name in want.hidden]
-    for h, operand in zip(want.hidden.values(), found.hidden.values(), strict=True):
-        torch.testing.assert_close(h, operand)
+    for one, other in ((want.hidden, found.hidden), (want.raw, found.raw)):
+        assert list(other) == [f"module.{name}" for name in one]
+        for h, operand in zip(one.values(), other.values(), strict=True):
+            torch.testing.assert_close(h, operand)
+    assert want.hidden.keys() <= dict(net.named_parameters()).keys()
     assert found.averaged == {f"module.{name}": blocks for name, blocks in want.averaged.items()}
 
 
@@ -161,6 +167,28 @@ def test_heads_that_are_averaged_are_told() -> None:
     assert own(features(), ring()).averaged == {"module.layers.1.lin.weight": 4}
 
 
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [("GATConv", "lin"), ("GATv2Conv", "lin_l"), ("SuperGATConv", "lin"), ("TransformerConv", "lin_value")],
+)
+def test_heads_that_pyg_averages_are_told(kind: str, values: str) -> None:
+    import torch_geometric.nn
+
+    conv = getattr(torch_geometric.nn, kind)
+    for heads, concat, told in ((4, False, {f"module.{values}.weight": 4}), (4, True, {}), (1, False, {})):
+        found = Own(conv(D, C, heads=heads, concat=concat), graph=True).eval()(features(), ring())
+        assert f"module.{values}.weight" in found.hidden
+        assert found.averaged == told
+
+
+def test_what_only_looks_like_heads_is_none() -> None:
+    """Blocks are equal parts of the rows of a weight."""
+    for heads, told in ((4, {}), (3, {"module.lin.weight": 3}), (True, {}), ("4", {})):
+        module = nn.Sequential(OrderedDict(lin=nn.Linear(D, 6)))
+        module.heads, module.concat = heads, False
+        assert Own(module)(features()).averaged == told
+
+
 class Twice(nn.Module):
     """One layer called twice, one weight in two layers, a tower on other rows, a layer that is not called."""
 
@@ -194,6 +222,85 @@ class Turned(nn.Module):
 def test_a_square_weight_the_other_way_round_is_told_by_its_values(turned: bool) -> None:
     own = Own(nn.Sequential(Turned(D, turned), nn.Linear(D, C)))
     assert ("module.0.weight" in own(features()).hidden) is not turned
+
+
+class Mixed(nn.Module):
+    """Two maps in double precision around one in single precision."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.middle, self.last = nn.Linear(D, 6).double(), nn.Linear(6, 6), nn.Linear(6, C).double()
+
+    def forward(self, x: Tensor) -> Any:
+        return self.last(self.middle(self.first(x.double()).float()).double())
+
+
+def test_logits_and_operands_are_of_the_features_type() -> None:
+    found = Own(Mixed())(features())
+    assert found.logits.dtype == torch.float32
+    assert list(found.hidden) == ["module.middle.weight"]
+    double = Own(Rows().double())(features().double())
+    assert double.logits.dtype == torch.float64
+    assert len(double.hidden) == 3
+
+
+def test_an_operand_of_another_type_than_its_weight_is_turned() -> None:
+    own = Own(nn.Sequential(nn.Linear(D, 6), nn.Linear(6, C))).eval()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = own(features())
+    assert len(found.hidden) == 2
+    assert {t.dtype for t in (found.logits, *found.hidden.values())} == {torch.float32}
+
+
+# -- what stands around a module, or is no module of Python's -----------------------------------------------------
+
+
+def _compiled(module: nn.Module) -> Any:
+    return torch.compile(module, backend="eager")
+
+
+@pytest.mark.parametrize("wrap", [_compiled, nn.DataParallel, lambda m: _compiled(nn.DataParallel(m))])
+def test_what_is_wrapped_is_unwrapped(wrap: Any) -> None:
+    module, x = Rows().eval(), features()
+    own, plain = Own(wrap(module)), Own(module)
+    assert own.module is module
+    assert (own.name, own.graph) == ("Rows", False)
+    assert list(own(x).hidden) == list(plain(x).hidden)
+
+
+class Scripted(nn.Module):
+    """Simple enough for TorchScript."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lin = nn.Linear(D, C)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        return self.lin(x)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_torchscript_has_arguments_and_a_name_but_shows_no_operand() -> None:
+    module = Scripted()
+    own, rows = Own(torch.jit.script(module)), Own(torch.jit.script(nn.Linear(D, C)))
+    assert (own.name, own.graph, own.scripted) == ("Scripted", True, True)
+    assert (rows.name, rows.graph) == ("Linear", False)
+    found = own(features(), ring())
+    assert found.hidden == {}
+    assert found.logits.requires_grad
+    beside = Own(nn.Sequential(torch.jit.script(nn.Linear(D, D)), nn.Linear(D, C)))
+    assert list(beside(features()).hidden) == ["module.1.weight"]
+
+
+def test_it_can_be_pickled_without_what_was_made_of_inputs(tmp_path: Path) -> None:
+    own, x, graph = Own(OnGraph()).eval(), CSR.from_dense(features()), ring()
+    want = own(x, graph)
+    assert own._dense
+    torch.save(own, tmp_path / "own.pt")
+    for other in (pickle.loads(pickle.dumps(own)), torch.load(tmp_path / "own.pt", weights_only=False)):
+        assert not other._dense
+        assert not other._edges
+        assert torch.equal(other(x, graph).logits, want.logits)
 
 
 # -- watching changes nothing ------------------------------------------------------------------------------------
@@ -257,6 +364,7 @@ def test_lazy_layers_get_their_sizes_and_then_have_operands() -> None:
         (torch.zeros(N), r"torch.float32 of shape \[14\]; .* of shape \[14, C\]"),
         (torch.zeros(N + 1, C), r"of shape \[15, 3\]"),
         (torch.zeros(N, C, dtype=torch.long), "torch.int64"),
+        (torch.zeros(N, C).to_sparse(), "returns a sparse tensor; it must return dense logits"),
     ],
 )
 def test_other_things_than_logits_are_refused(returned: Any, said: str) -> None:
