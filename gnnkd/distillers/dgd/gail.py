@@ -73,8 +73,6 @@ class Imitation(Watcher):
         self._averages: list[Tensor] = []
         self._epoch = 0
 
-    # -- one epoch ---------------------------------------------------------------------------------------------
-
     def watch(self, batch: Batch, look: Look, step: Step) -> dict[str, Tensor]:
         """Pair the last epoch's states with this epoch's gradients; measure the guesses first, then learn from them."""
         self._epoch = step.epoch
