@@ -13,6 +13,7 @@ import argparse
 import copy
 import platform
 import statistics
+import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -161,6 +162,8 @@ def main() -> None:
         one = task(data, protocol="cpf", seed=seed)
         for way, run in ways.items():
             seen[way].append(run(one, config))
+        spent = ", ".join(f"{way} {sum(runs[-1][0].values()):.1f} s" for way, runs in seen.items())
+        print(f"seed {seed}: {spent}", file=sys.stderr, flush=True)
     rows = []
     totals = {way: sum(sum(seconds.values()) for seconds, _ in runs) for way, runs in seen.items()}
     for way, runs in seen.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import typing
 from collections.abc import Callable
@@ -56,3 +57,10 @@ def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _interrupts_arrive() -> None:
+    """A process in a script's background inherits "ignore" for Ctrl-C; the tests send it to themselves."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -34,7 +34,7 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes longer than training here."""
-    monkeypatch.setattr("gnnkd.stages.draw", lambda *_, **__: None)
+    monkeypatch.setattr("gnnkd.results.draw", lambda *_, **__: None)
 
 
 def _command(graph: Path, out: Path, method: str, *more: str) -> list[str]:
