@@ -291,6 +291,7 @@ def _bad_files(folder: Path) -> dict[str, str]:
     (folder / "head.npy").write_bytes(content[:8])
     (folder / "folder.npy").mkdir()
     np.savez(folder / "many.npz", a=_logits())
+    # Written with pickled objects, so that reading can be seen to refuse them.
     np.save(folder / "pickled.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     np.save(folder / "classes.npy", np.arange(N) % C)
     np.save(folder / "whole_numbers.npy", _logits().astype(int))

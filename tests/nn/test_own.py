@@ -297,6 +297,7 @@ def test_it_can_be_pickled_without_what_was_made_of_inputs(tmp_path: Path) -> No
     want = own(x, graph)
     assert own._dense
     torch.save(own, tmp_path / "own.pt")
+    # A whole module is a pickle; this one was written a line above.
     for other in (pickle.loads(pickle.dumps(own)), torch.load(tmp_path / "own.pt", weights_only=False)):
         assert not other._dense
         assert not other._edges
