@@ -14,7 +14,9 @@ def assign(param: Tensor, gradient: Tensor | None) -> None:
     `torch.autograd.grad` may return a transposed view; the fused optimizers read memory in the parameter's order and
     would pair every weight with another one's gradient, without a word.
     """
-    param.grad = None if gradient is None else gradient.contiguous()
+    if gradient is not None and gradient.stride() != param.stride():
+        gradient = torch.empty_like(param).copy_(gradient)
+    param.grad = gradient
 
 
 def flat(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -26,6 +26,7 @@ from gnnkd.train.fit import Fit
 from gnnkd.train.fit import Progress as Reached
 from gnnkd.train.progress import Progress
 from gnnkd.train.teacher import imitable, outputs, teaching, unread
+from gnnkd.train.whole import WholeBatch
 from gnnkd.types import Batch, Output
 
 
@@ -131,7 +132,7 @@ def train_student(
         network = models.built(config.student_network, config.student, task, "student")
         batch = task.batch(task.split.train)
         notes = _unread(network, batch, config, "student") if config.wants_generators else ()
-        fit = Fit(
+        course = WholeBatch(
             network,
             batch,
             distiller,
@@ -139,9 +140,8 @@ def train_student(
             (task.y, task.split.val),
             config.student_train,
             seed=task.seed,
-            file=place.checkpoint if place else None,
-            key=_key(place),
         )
+        fit = Fit(course, config.student_train, file=place.checkpoint if place else None, key=_key(place))
         title = f"student {config.student_model} by {config.method}, seed {task.seed}"
         reached = _run(fit, progress, title, resume=resume)
     network.eval()

@@ -4,6 +4,7 @@ Letters used in shapes throughout the package:
 
     N nodes or rows     D input features     C classes     E directed edges
     L weight matrices   M sketch buckets     A action width
+    K channels          H, W height, width
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ class Batch:
     """Rows, nodes or images that one step looks at.
 
     `y` holds `UNKNOWN` wherever `labelled` is False, so a method cannot read a label that it may not read,
-    even by mistake. `index` are the rows' ids in the full data.
+    even by mistake. `index` are the rows' ids in the full data. `view` says which of its views (crop and flip) an image
+    is in, where views can be counted.
     """
 
     x: Operand
@@ -60,6 +62,7 @@ class Batch:
     index: Int[Tensor, " N"]
     graph: Neighbours | None
     labelled: Bool[Tensor, " N"]
+    view: Int[Tensor, " N"] | None = None
 
     @staticmethod
     def of(
@@ -68,11 +71,12 @@ class Batch:
         graph: Neighbours | None,
         labelled: Bool[Tensor, " N"],
         index: Int[Tensor, " N"] | None = None,
+        view: Int[Tensor, " N"] | None = None,
     ) -> Batch:
         """Make a batch; labels outside `labelled` are blanked here, once for all methods."""
         if index is None:
             index = torch.arange(y.numel(), device=y.device)
-        return Batch(x, torch.where(labelled, y, UNKNOWN), index, graph, labelled)
+        return Batch(x, torch.where(labelled, y, UNKNOWN), index, graph, labelled, view)
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,9 @@ class Output:
     `averaged` names the weight matrices whose outputs are the mean of several equal blocks of rows (attention heads),
     with the number of blocks. `clean` is the same batch through the same weights without dropout, there when a method
     asked for it.
+
+    Of images: `maps` are the feature maps [N, K, H, W] of the stem and of each stage after it, `raw_maps` the same
+    before their last activation, `pooled` the rows [N, K] that the classifier multiplies.
     """
 
     logits: Float[Tensor, "N C"]
@@ -92,6 +99,9 @@ class Output:
     raw: Mapping[str, Tensor] = field(default_factory=dict)
     averaged: Mapping[str, int] = field(default_factory=dict)
     clean: Output | None = None
+    maps: tuple[Float[Tensor, "N _ _ _"], ...] = ()
+    raw_maps: tuple[Float[Tensor, "N _ _ _"], ...] = ()
+    pooled: Float[Tensor, "N _"] | None = None
 
 
 @dataclass(frozen=True)

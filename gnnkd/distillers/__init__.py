@@ -8,12 +8,23 @@ import pkgutil
 from functools import cache
 from typing import Any
 
-from gnnkd.distillers.base import Distiller, Watcher
+from gnnkd.distillers.base import Distiller, Lesson, Watcher
 from gnnkd.errors import UserError, unknown
 
-__all__ = ["Distiller", "Watcher", "build", "default_base", "methods", "options"]
+__all__ = [
+    "Distiller",
+    "Lesson",
+    "Watcher",
+    "build",
+    "default_base",
+    "graph_methods",
+    "image_methods",
+    "methods",
+    "options",
+]
 
-_NOT_METHODS = {"base", "losses"}
+_NOT_METHODS = {"base", "logits", "losses", "maps", "schedule"}
+"""Modules of this package that methods share."""
 
 
 @cache
@@ -24,6 +35,16 @@ def methods() -> dict[str, type[Distiller]]:
         if module.name not in _NOT_METHODS:
             found[module.name] = _only_distiller(f"{__name__}.{module.name}")
     return found
+
+
+def graph_methods() -> dict[str, type[Distiller]]:
+    """The methods that teach networks of nodes and rows."""
+    return {name: kind for name, kind in methods().items() if kind.graphs}
+
+
+def image_methods() -> dict[str, type[Distiller]]:
+    """The methods that teach networks of images."""
+    return {name: kind for name, kind in methods().items() if kind.images}
 
 
 def _only_distiller(name: str) -> type[Distiller]:
@@ -47,7 +68,7 @@ def options(name: str) -> dict[str, inspect.Parameter]:
 
 
 def default_base(student_needs_graph: bool) -> str:
-    """The base of a wrapping method when none is named: KD for a GNN student, GLNN for an MLP."""
+    """The base of a wrapping method when none is named: GLNN for an MLP, KD for all others."""
     return "kd" if student_needs_graph else "glnn"
 
 

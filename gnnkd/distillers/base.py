@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import ClassVar, TypeAlias
+from dataclasses import dataclass
+from typing import ClassVar, TypeAlias, final
 
 import torch
-from torch import Tensor
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
 from gnnkd.types import Batch, Output, Step
 
@@ -16,13 +18,59 @@ Look: TypeAlias = Callable[[bool], tuple[Output, Gradients]]
 """`look(dropout)` -> output and gradients at the current weights, without touching weights, buffers or random state."""
 
 
+TASK = "ce"
+"""The name of the term that reads labels alone; every other term of a loss is the teacher's."""
+Norm: TypeAlias = tuple[Float[Tensor, " K"], Float[Tensor, " K"]]
+"""Scale and shift of a batch norm."""
+
+
+@final
+@dataclass(frozen=True)
+class Lesson:
+    """What a method may look at before the first step, to give its own part its sizes.
+
+    Args:
+        student: output of the student on a few training images, in eval mode, without gradients.
+        teacher: the same of the teacher, None where the method needs none.
+        norms: of the teacher's batch norms before the activation of each of its `maps`, None where there is none.
+        y: labels of all rows of the task, `UNKNOWN` outside training; `Batch.index` names these rows.
+        momentum: of the optimizer.
+        weight_decay: of the optimizer.
+        seed: of the run.
+    """
+
+    student: Output
+    teacher: Output | None
+    norms: tuple[Norm | None, ...]
+    y: Int[Tensor, " R"]
+    momentum: float
+    weight_decay: float
+    seed: int
+
+
 class Distiller(ABC):
     """A method: it never runs a model, it reads outputs and says what the student's gradients are."""
 
     wraps: ClassVar[bool] = False
-    """True for a method that changes the gradients of another one, its `base`."""
+    """True for a method that changes the gradients or the outputs of another one, its `base`."""
+    graphs: ClassVar[bool] = True
+    """Whether it teaches networks of nodes and rows."""
+    images: ClassVar[bool] = False
+    """Whether it teaches networks of images."""
+    own_momentum: ClassVar[bool] = False
+    """True when `combine` does momentum and weight decay, which the optimizer then leaves out."""
+    parallel: bool = True
+    """False for a method whose memory several processes could not share."""
     needs_teacher: bool = True
     """False for a method that reads labels only."""
+    reads_maps: bool = False
+    """True for a method that reads more of the teacher than its logits."""
+    part: nn.Module | None = None
+    """The method's own trainable part, as connectors between two networks; it trains with the student."""
+
+    def prepare(self, lesson: Lesson) -> None:
+        """Hear, once and before the first step, what is to be taught; make `part`, if the method has one."""
+        self.part = None
 
     def wants_clean(self, step: Step) -> bool:
         """Whether `gradients` reads the student's dropout-free activations (`Output.clean`) at this step."""
@@ -41,6 +89,19 @@ class Distiller(ABC):
     ) -> Gradients:
         """`d(sum of terms)/d(params)` by name; a parameter that the loss does not reach is left out."""
         return plain_gradients(terms, params)
+
+    def combine(self, gradients: Gradients, params: Mapping[str, Tensor]) -> Gradients:
+        """What the optimizer gets, by parameter name, from what `gradients` returned (averaged over processes)."""
+        return gradients
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything needed to continue, as flat tensors."""
+        return {} if self.part is None else dict(self.part.state_dict())
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Continue from `state()`, after `prepare`."""
+        if self.part is not None:
+            self.part.load_state_dict(dict(tensors))
 
     def diagnostics(self) -> Mapping[str, Tensor]:
         """Scalars of the last step worth logging, by name."""

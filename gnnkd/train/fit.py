@@ -1,4 +1,4 @@
-"""The training loop: steps, validation, selection of the first best epoch, checkpoints, resume."""
+"""The training loop: epochs, selection of the first best one, checkpoints, resume."""
 
 from __future__ import annotations
 
@@ -10,19 +10,16 @@ from pathlib import Path
 from typing import Any, Protocol, final
 
 import torch
-from jaxtyping import Bool
 from torch import Tensor, nn
 
-from gnnkd.distillers.base import Distiller, Watcher
 from gnnkd.errors import UserError
-from gnnkd.metrics import accuracy
 from gnnkd.optimizers import flat, unflatten
 from gnnkd.tensors import under
-from gnnkd.train import checkpoint
+from gnnkd.train import checkpoint, processes
+from gnnkd.train.course import Course
 from gnnkd.train.interrupt import deferred
-from gnnkd.train.settings import TrainSettings
-from gnnkd.train.update import looking, update
-from gnnkd.types import Batch, Output, Step
+from gnnkd.train.settings import Loop
+from gnnkd.types import Step
 
 
 class Report(Protocol):
@@ -39,7 +36,7 @@ class DivergedError(UserError):
 @final
 @dataclass
 class Progress:
-    """What a run has reached; all of it goes into a checkpoint."""
+    """What a run has reached; all of it goes into a checkpoint, but `last`: the weights after the last epoch."""
 
     epoch: int = 0
     best_score: float = -math.inf
@@ -48,46 +45,30 @@ class Progress:
     watcher_seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)
+    last: dict[str, Tensor] = field(default_factory=dict)
 
 
 @final
 class Fit:
-    """One model trained on one batch by one method.
+    """One course run to its end.
+
+    Where nothing validates, the last epoch is the one that is kept.
 
     Args:
-        model: what learns; `model(x, graph) -> Output`.
-        batch: what it learns on; labels outside `labelled` are blank.
-        distiller: the method.
-        teacher: cached teacher output on the batch, or None.
-        validation: labels for selection, [N], and the mask of validation rows.
-        settings: learning rate and the like.
-        watcher: learns beside the training without changing it.
-        seed: names the noise of the watcher's looks.
+        course: the model and what an epoch of its training is.
+        settings: how many epochs, and how often to keep them.
         file: where checkpoints go; None keeps none.
         key: what this run is, compared on resume.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        batch: Batch,
-        distiller: Distiller,
-        teacher: Output | None,
-        validation: tuple[Tensor, Bool[Tensor, " N"]],
-        settings: TrainSettings,
-        *,
-        watcher: Watcher | None = None,
-        seed: int = 0,
-        file: Path | None = None,
-        key: str = "",
-    ) -> None:
-        self.model, self.batch, self.distiller, self.teacher = model, batch, distiller, teacher
-        self.validation, self.settings, self.watcher = validation, settings, watcher
-        self.seed, self.file, self.key = seed, file, key
+    def __init__(self, course: Course, settings: Loop, *, file: Path | None = None, key: str = "") -> None:
+        self.course, self.settings, self.file, self.key = course, settings, file, key
         self.progress = Progress()
-        self.optimizer = torch.optim.Adam(
-            model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
-        )
+
+    @property
+    def model(self) -> nn.Module:
+        """What learns."""
+        return self.course.model
 
     def run(self, report: Report | None = None) -> Progress:
         """Train to the end, or until patience is spent, and load the best weights into the model.
@@ -95,17 +76,21 @@ class Fit:
         A checkpoint is written every `checkpoint_every` epochs. An interrupt waits for the end of its epoch, then a
         checkpoint is written and the interrupt passed on.
         """
-        p = self.progress
+        p, stop = self.progress, False
         with deferred() as interrupted:
-            while p.epoch < self.settings.epochs and not self._spent() and not interrupted():
+            while p.epoch < self.settings.epochs and not self._spent() and not stop:
                 step = Step(p.epoch, self.settings.epochs)
                 row = self._epoch(step)
+                stop = processes.any_of(bool(interrupted()))
                 if report is not None:
                     report.update(step.epoch, {name: row[name] for name in row if "/" not in name and name != "epoch"})
-                if self.file is not None and (interrupted() or p.epoch % self.settings.checkpoint_every == 0):
+                if self.file is not None and (stop or p.epoch % self.settings.checkpoint_every == 0):
                     self.save()
-        if interrupted():  # whoever handles the signal may have let it pass: what is not finished must not look so
+        if (
+            stop or interrupted()
+        ):  # whoever handles the signal may have let it pass: what is not finished must not look so
             raise KeyboardInterrupt
+        p.last = _copied(self.model)
         self.model.load_state_dict(p.best)
         return p
 
@@ -115,50 +100,36 @@ class Fit:
 
     def _epoch(self, step: Step) -> dict[str, float]:
         p, start = self.progress, time.perf_counter()
-        seen: dict[str, Tensor] = {}
-        if self.watcher is not None:
-            noise = (self.seed << 32) + (step.epoch << 8)
-            look = looking(self.model, self.distiller, self.batch, step, noise)
-            seen = dict(self.watcher.watch(self.batch, look, step))
-        watched = time.perf_counter()
-        taken = update(self.model, self.optimizer, self.distiller, self.batch, self.teacher, step)
-        score = self._score()
-        scalars = _floats(taken | seen)
+        done = self.course.epoch(step)
+        scalars = _floats(done.scalars)
         _check_finite(step, scalars)
-        if score > p.best_score:
-            p.best_score, p.best_epoch = score, step.epoch
-            p.best = {name: t.detach().clone() for name, t in self.model.state_dict().items()}
-        done = time.perf_counter()
-        if self.watcher is not None:
-            self.watcher.validated(score)
-        row = {"epoch": step.epoch, "val_acc": score, **scalars}
+        if done.score is None or done.score > p.best_score:
+            p.best_score = -math.inf if done.score is None else done.score
+            p.best_epoch, p.best = step.epoch, _copied(self.model)
+        row = {"epoch": step.epoch, **({} if done.score is None else {"val_acc": done.score}), **scalars}
         p.history.append(row)
         p.epoch += 1
-        p.seconds += done - watched
-        p.watcher_seconds += watched - start + time.perf_counter() - done
+        p.seconds += time.perf_counter() - start - done.aside
+        p.watcher_seconds += done.aside
         return row
-
-    @torch.no_grad()
-    def _score(self) -> float:
-        self.model.eval()
-        return accuracy(self.model(self.batch.x, self.batch.graph).logits, *self.validation)
 
     # -- checkpoints -------------------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Write everything needed to continue bit for bit."""
+        """Write everything needed to continue bit for bit; of several processes the first one writes."""
         assert self.file is not None
-        p = self.progress
+        if processes.rank() != 0:
+            return
+        p, device = self.progress, self.course.device
         tensors = {f"model.{k}": t for k, t in self.model.state_dict().items()}
         tensors |= {f"best.{k}": t for k, t in p.best.items()}
-        tensors |= {f"optimizer.{k}": t for k, t in flat(self.optimizer).items()}
+        tensors |= {f"optimizer.{k}": t for k, t in flat(self.course.optimizer).items()}
         tensors["rng.cpu"] = torch.get_rng_state()
-        if self.batch.y.device.type == "cuda":
-            tensors["rng.cuda"] = torch.cuda.get_rng_state(self.batch.y.device)
-        if self.watcher is not None:
-            tensors |= {f"watcher.{k}": t for k, t in self.watcher.state().items()}
+        if device.type == "cuda":
+            tensors["rng.cuda"] = torch.cuda.get_rng_state(device)
+        tensors |= {f"course.{k}": t for k, t in self.course.state().items()}
         meta: dict[str, Any] = {
-            "key": self.key, "epoch": p.epoch, "best_score": p.best_score, "best_epoch": p.best_epoch,
+            "key": self.key, "epoch": p.epoch, "best_score": _written(p.best_score), "best_epoch": p.best_epoch,
             "seconds": p.seconds, "watcher_seconds": p.watcher_seconds,
             "history": [list(row.items()) for row in p.history],  # pairs, for metadata sorts the keys of a mapping
         }  # fmt: skip
@@ -174,30 +145,39 @@ class Fit:
         tensors, meta = checkpoint.load(self.file)
         if meta.get("key") != self.key:
             raise UserError(f"{self.file} is of another configuration; use --overwrite to start anew")
-        device = self.batch.y.device
+        device = self.course.device
 
         def there(prefix: str) -> dict[str, Tensor]:
             found = under(tensors, prefix)
             return {k: t if t.dtype == torch.uint8 else t.to(device) for k, t in found.items()}
 
         self.model.load_state_dict(there("model."))
-        unflatten(self.optimizer, there("optimizer."))
+        unflatten(self.course.optimizer, there("optimizer."))
         torch.set_rng_state(tensors["rng.cpu"])
         if "rng.cuda" in tensors and device.type == "cuda":
             torch.cuda.set_rng_state(tensors["rng.cuda"], device)
-        if self.watcher is not None:
-            self.watcher.load_state(there("watcher."))
-        reached = {k: meta[k] for k in ("epoch", "best_score", "best_epoch", "seconds", "watcher_seconds")}
+        self.course.load_state(there("course."))
+        reached = {k: meta[k] for k in ("epoch", "best_epoch", "seconds", "watcher_seconds")}
+        score = -math.inf if meta["best_score"] is None else meta["best_score"]
         history = [dict(row) for row in meta["history"]]
-        self.progress = Progress(**reached, history=history, best=there("best."))
+        self.progress = Progress(**reached, best_score=score, history=history, best=there("best."))
         return self.progress.epoch
 
 
-def _floats(scalars: dict[str, Tensor]) -> dict[str, float]:
+def _copied(model: nn.Module) -> dict[str, Tensor]:
+    return {name: t.detach().clone() for name, t in model.state_dict().items()}
+
+
+def _written(score: float) -> float | None:
+    return score if math.isfinite(score) else None
+
+
+def _floats(scalars: Mapping[str, Tensor | float]) -> dict[str, float]:
     """All scalars in one copy from the device."""
-    if not scalars:
-        return {}
-    return dict(zip(scalars, torch.stack([t.double() for t in scalars.values()]).tolist(), strict=True))
+    tensors = {name: value for name, value in scalars.items() if isinstance(value, Tensor)}
+    read = torch.stack([t.double() for t in tensors.values()]).tolist() if tensors else []
+    found = dict(zip(tensors, read, strict=True))
+    return {name: found[name] if name in found else float(scalars[name]) for name in scalars}
 
 
 def _check_finite(step: Step, scalars: dict[str, float]) -> None:

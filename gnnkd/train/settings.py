@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import final
+from typing import Literal, Protocol, final
 
 from gnnkd.errors import UserError
+
+
+class Loop(Protocol):
+    """What the loop around a training reads."""
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the data."""
+
+    @property
+    def patience(self) -> int:
+        """Epochs without a better validation accuracy after which training stops; 0 never stops early."""
+
+    @property
+    def checkpoint_every(self) -> int:
+        """Epochs between two checkpoints."""
 
 
 @final
@@ -31,9 +48,87 @@ class TrainSettings:
     checkpoint_every: int = 50
 
     def __post_init__(self) -> None:
-        if not self.lr > 0:
-            raise UserError(f"lr is {self.lr}; it must be above 0")
+        _check_above("lr", self.lr)
         for name, low in (("weight_decay", 0), ("epochs", 1), ("patience", 0), ("checkpoint_every", 1)):
-            value = getattr(self, name)
-            if not value >= low:
-                raise UserError(f"{name} is {value}; it must be at least {low}")
+            _check_least(name, getattr(self, name), low)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ImageTrainSettings:
+    """Settings of stochastic gradient descent on images, and of the loop around it, for either stage.
+
+    Args:
+        lr: learning rate at the start, > 0.
+        momentum: in [0, 1).
+        nesterov: look ahead along the momentum.
+        weight_decay: L2 penalty added to the gradient, >= 0.
+        epochs: passes over the training images, >= 1.
+        batch_size: images a step, >= 2 (a batch norm cannot train on one).
+        schedule: "step" multiplies the learning rate by `decay` at each milestone, "cosine" lowers it to zero.
+        milestones: ascending shares of `epochs`, in (0, 1); (.625, .75, .875) are epochs 150, 180 and 210 of 240.
+        decay: factor at a milestone, in (0, 1].
+        warmup_epochs: the learning rate rises linearly over so many epochs, >= 0.
+        precision: of the forward passes; "bfloat16" is autocast, losses and weights stay in float32.
+        channels_last: layout of images and convolutions in memory.
+        compile: `torch.compile` for the forward passes.
+        cache_teacher: keep the teacher's logits of each view of each image (crop and flip) and do not ask again; for
+            methods that read logits alone. A continued run has a cache of its own, equal up to rounding.
+        patience: epochs without a better validation accuracy after which training stops, >= 0; 0 never stops early.
+        checkpoint_every: epochs between two checkpoints, >= 1; it has no influence on the result.
+
+    Raises:
+        UserError: an option outside its range.
+    """
+
+    lr: float = 0.05
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 5e-4
+    epochs: int = 240
+    batch_size: int = 64
+    schedule: Literal["step", "cosine"] = "step"
+    milestones: tuple[float, ...] = (0.625, 0.75, 0.875)
+    decay: float = 0.1
+    warmup_epochs: int = 0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    channels_last: bool = False
+    compile: bool = False
+    cache_teacher: bool = False
+    patience: int = 0
+    checkpoint_every: int = 5
+
+    def __post_init__(self) -> None:
+        _check_above("lr", self.lr)
+        _check_above("decay", self.decay)
+        lows = {"weight_decay": 0, "epochs": 1, "batch_size": 2, "warmup_epochs": 0, "patience": 0, "momentum": 0}
+        for name, low in (lows | {"checkpoint_every": 1}).items():
+            _check_least(name, getattr(self, name), low)
+        for name, below in (("momentum", self.momentum < 1), ("decay", self.decay <= 1)):
+            if not below:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be below 1")
+        if self.nesterov and self.momentum == 0:
+            raise UserError("nesterov is true and momentum 0; Nesterov's step needs a momentum above 0")
+        inside = all(0 < share < 1 for share in self.milestones)
+        if not inside or list(self.milestones) != sorted(set(self.milestones)):
+            raise UserError(
+                f"milestones is {list(self.milestones)}; it must be ascending shares of the epochs, between 0 and 1"
+            )
+
+    def rate(self, epoch: int) -> float:
+        """The learning rate of an epoch, counted from 0."""
+        rise = min(1.0, (epoch + 1) / self.warmup_epochs) if self.warmup_epochs else 1.0
+        if self.schedule == "cosine":
+            return rise * self.lr * (1 + math.cos(math.pi * epoch / self.epochs)) / 2
+        passed = sum(epoch >= round(share * self.epochs) for share in self.milestones)
+        return rise * self.lr * self.decay**passed
+
+
+def _check_above(name: str, value: float) -> None:
+    if not value > 0:
+        raise UserError(f"{name} is {value}; it must be above 0")
+
+
+def _check_least(name: str, value: float, low: float) -> None:
+    if not value >= low:
+        raise UserError(f"{name} is {value}; it must be at least {low}")

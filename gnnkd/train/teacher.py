@@ -16,6 +16,7 @@ from gnnkd.distillers.dgd.settings import GeneratorSettings
 from gnnkd.distillers.supervised import Supervised
 from gnnkd.train.fit import Fit
 from gnnkd.train.settings import TrainSettings
+from gnnkd.train.whole import WholeBatch
 from gnnkd.types import Batch, Output
 
 __all__ = ["GeneratorSettings", "imitable", "outputs", "teaching", "unread"]
@@ -41,10 +42,8 @@ def teaching(
         full, n_nodes = generators.resolved(), batch.index.numel()
         layers = Layers.of(imitable(model, batch), dict(model.named_parameters()), n_nodes, full.buckets)
         watcher = Imitation(layers, full, seed=seed, device=batch.y.device)
-    fit = Fit(
-        model, batch, Supervised(), None, validation, settings, watcher=watcher, seed=seed, file=file, key=key
-    )  # fmt: skip
-    return fit, watcher
+    course = WholeBatch(model, batch, Supervised(), None, validation, settings, watcher=watcher, seed=seed)
+    return Fit(course, settings, file=file, key=key), watcher
 
 
 def imitable(model: nn.Module, batch: Batch) -> Output:

@@ -11,6 +11,7 @@ from torch.func import functional_call
 
 from gnnkd.distillers.base import Distiller, Gradients, Look, plain_gradients
 from gnnkd.optimizers import assign
+from gnnkd.train.processes import average
 from gnnkd.types import Batch, Output, Step
 
 
@@ -23,7 +24,11 @@ def update(
     step: Step,
 ) -> dict[str, Tensor]:
     """One step: forward, loss, gradients by the distiller, apply. Returns the loss terms and the diagnostics."""
-    params = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    return apply(model, optimizer, distiller, batch, forward(model, distiller, batch, step), teacher, step)
+
+
+def forward(model: nn.Module, distiller: Distiller, batch: Batch, step: Step) -> Output:
+    """The model's output in training, with its dropout-free twin where the distiller asks for it."""
     clean = None
     if distiller.wants_clean(step):
         model.eval()
@@ -31,14 +36,35 @@ def update(
             clean = model(batch.x, batch.graph)
     model.train()
     output: Output = model(batch.x, batch.graph)
-    if clean is not None:
-        output = replace(output, clean=clean)
+    return output if clean is None else replace(output, clean=clean)
+
+
+def apply(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    distiller: Distiller,
+    batch: Batch,
+    output: Output,
+    teacher: Output | None,
+    step: Step,
+) -> dict[str, Tensor]:
+    """The second half of a step: loss, gradients (averaged over processes), and the optimizer's move."""
+    params = trained(model, distiller)
     terms = distiller.loss(batch, output, teacher, step)
-    found = distiller.gradients(terms, params, batch, output, step)
+    found = average(distiller.gradients(terms, params, batch, output, step), batch.y.numel())
+    found = distiller.combine(found, params)
     for name, p in params.items():
         assign(p, found.get(name))
     optimizer.step()
     return {name: t.detach() for name, t in terms.items()} | dict(distiller.diagnostics())
+
+
+def trained(model: nn.Module, distiller: Distiller) -> dict[str, nn.Parameter]:
+    """All that a step changes: the model's parameters by name, those of the method's own part as `method.<name>`."""
+    found = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if distiller.part is not None:
+        found |= {f"method.{name}": p for name, p in distiller.part.named_parameters() if p.requires_grad}
+    return found
 
 
 def looking(model: nn.Module, distiller: Distiller, batch: Batch, step: Step, noise: int) -> Look:

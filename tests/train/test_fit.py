@@ -22,6 +22,7 @@ from gnnkd.errors import UserError
 from gnnkd.train.fit import DivergedError, Fit, Progress
 from gnnkd.train.settings import TrainSettings
 from gnnkd.train.teacher import GeneratorSettings, outputs, teaching
+from gnnkd.train.whole import WholeBatch
 from gnnkd.types import Batch, Output, Step
 
 EPOCHS = 8
@@ -60,7 +61,7 @@ def _taught(preset: str = "tuned") -> tuple[Tensor, Bank]:
     """Logits and generators of a teacher to learn from."""
     fit, watcher = _teaching(preset)
     fit.run()
-    return outputs(fit.model, fit.batch), watcher.bank
+    return outputs(fit.model, _task().batch(_task().split.train)), watcher.bank
 
 
 def _student(method: str, file: Path | None = None, preset: str = "tuned", key: str = "mine", **settings: Any) -> Fit:
@@ -69,14 +70,15 @@ def _student(method: str, file: Path | None = None, preset: str = "tuned", key: 
     distiller = distillers.build(method, *([bank] if wraps else []), **({"preset": preset} if wraps else {}))
     training = TrainSettings(**{"epochs": EPOCHS, "checkpoint_every": 1000, **settings})
     batch, validation = found.batch(found.split.train), (found.y, found.split.val)
-    return Fit(_network("mlp"), batch, distiller, Output(logits), validation, training, file=file, key=key)
+    course = WholeBatch(_network("mlp"), batch, distiller, Output(logits), validation, training)
+    return Fit(course, training, file=file, key=key)
 
 
 def _plain(distiller: Distiller | None = None, **settings: Any) -> Fit:
     found = _task()
     training = TrainSettings(**{"epochs": EPOCHS, **settings})
     batch, validation = found.batch(found.split.train), (found.y, found.split.val)
-    return Fit(_network("mlp"), batch, distiller or Supervised(), None, validation, training)
+    return Fit(WholeBatch(_network("mlp"), batch, distiller or Supervised(), None, validation, training), training)
 
 
 def _assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
@@ -136,7 +138,7 @@ def test_a_teacher_in_two_pieces_is_the_teacher_in_one(tmp_path: Path, preset: s
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize("method", sorted(distillers.methods()))
+@pytest.mark.parametrize("method", sorted(distillers.graph_methods()))
 def test_a_student_in_two_pieces_is_the_student_in_one(tmp_path: Path, method: str, preset: str) -> None:
     whole = _student(method, preset=preset)
     expected = whole.run()

@@ -18,6 +18,7 @@ from gnnkd.train import checkpoint
 from gnnkd.train.fit import Fit, Progress
 from gnnkd.train.interrupt import deferred
 from gnnkd.train.settings import TrainSettings
+from gnnkd.train.whole import WholeBatch
 from gnnkd.types import Batch, Output, Step
 
 EPOCHS = 6
@@ -60,7 +61,8 @@ def _fit(distiller: Distiller, file: Path | None = None) -> Fit:
     x, y = torch.randn(30, 5), torch.arange(30) % 2
     batch = Batch.of(x, y, None, torch.arange(30) < 15)
     settings = TrainSettings(epochs=EPOCHS, checkpoint_every=100)
-    return Fit(mlp(5, 2, width=4), batch, distiller, None, (y, torch.arange(30) >= 15), settings, file=file)
+    course = WholeBatch(mlp(5, 2, width=4), batch, distiller, None, (y, torch.arange(30) >= 15), settings)
+    return Fit(course, settings, file=file)
 
 
 def _same(a: Fit, b: Fit, one: Progress, other: Progress) -> bool:

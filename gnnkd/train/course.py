@@ -1,0 +1,47 @@
+"""What one epoch of a training consists of; the loop around it is `fit`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from gnnkd.types import Step
+
+
+@final
+@dataclass(frozen=True)
+class Epoch:
+    """What an epoch has come to.
+
+    `score` is the validation accuracy after it, None where nothing validates; `scalars` are worth logging; `aside` are
+    the seconds that a watcher took.
+    """
+
+    score: float | None
+    scalars: Mapping[str, Tensor | float]
+    aside: float = 0.0
+
+
+class Course(ABC):
+    """A model, its optimizer, and all that an epoch of its training needs."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    device: torch.device
+
+    @abstractmethod
+    def epoch(self, step: Step) -> Epoch:
+        """Train for one epoch and score the model in eval mode."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything else that is needed to continue (model, optimizer and random state are kept by the loop)."""
+        return {}
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Continue from `state()`."""
+        assert not tensors, f"a course without a state of its own was given {list(tensors)}"
