@@ -64,12 +64,16 @@ def _value(name: str, value: Any, annotation: Any) -> Any:
         value = value.lower().replace("-", "_")
         if words and value not in words:
             raise unknown(f"value of {name}", value, words)
-    if isinstance(value, list):
-        value = tuple(value)
+    value = _tuples(value)
     try:
         return _adapter(annotation).validate_python(value)
     except ValidationError:
         raise UserError(f"{name} is {_shown(value)}; it must be {_described(annotation)}") from None
+
+
+def _tuples(value: Any) -> Any:
+    """`value` with its lists, and the lists in them, as tuples."""
+    return tuple(_tuples(item) for item in value) if isinstance(value, list | tuple) else value
 
 
 @cache
@@ -96,15 +100,26 @@ def _described(annotation: Any) -> str:
         if get_origin(kind) is Literal:
             parts.append("one of " + ", ".join(map(str, get_args(kind))))
         elif get_origin(kind) is tuple:
-            parts.append(f"a list of {len(get_args(kind))} finite numbers")
+            parts.append(_described_list(*get_args(kind)))
         else:
             parts.append(plain.get(kind, str(kind)))
     return " or ".join(parts)
 
 
+def _described_list(first: Any, *rest: Any) -> str:
+    if Ellipsis not in rest:
+        return f"a list of {1 + len(rest)} finite numbers"
+    return "a list of pairs of finite numbers" if get_origin(first) is tuple else "a list of finite numbers"
+
+
 def _shown(value: Any) -> str:
-    text = repr(list(value) if isinstance(value, tuple) else value)
+    text = repr(_lists(value))
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _lists(value: Any) -> Any:
+    """`value` with its tuples, and the tuples in them, as lists, as users write them."""
+    return [_lists(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def word(name: str, value: Any, allowed: Iterable[str]) -> str:

@@ -23,7 +23,7 @@ __all__ = [
     "options",
 ]
 
-_NOT_METHODS = {"base", "logits", "losses", "maps", "schedule"}
+_NOT_METHODS = {"base", "logits", "losses", "maps", "ranges", "schedule"}
 """Modules of this package that methods share."""
 
 
@@ -83,7 +83,8 @@ def build(name: str, *context: Any, base: str = "auto", student_needs_graph: boo
     own = options(name)
     if not methods()[name].wraps:
         return _made(name, (), _known(name, given, own))
-    base = default_base(student_needs_graph) if base == "auto" else base
+    on_rows = methods()[name].graphs and not student_needs_graph
+    base = default_base(not on_rows) if base == "auto" else base
     inner = options(base)
     if methods()[base].wraps:
         raise UserError(f"method.base '{base}' wraps a method itself; choose one that does not")

@@ -20,7 +20,7 @@ Look: TypeAlias = Callable[[bool], tuple[Output, Gradients]]
 
 TASK = "ce"
 """The name of the term that reads labels alone; every other term of a loss is the teacher's."""
-Norm: TypeAlias = tuple[Float[Tensor, " K"], Float[Tensor, " K"]]
+Norm: TypeAlias = tuple[Float[Tensor, " _"], Float[Tensor, " _"]]
 """Scale and shift of a batch norm."""
 
 

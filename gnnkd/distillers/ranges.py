@@ -1,0 +1,38 @@
+"""What a method says of an option outside its range; NaN and infinity lie outside every range."""
+
+from __future__ import annotations
+
+import math
+
+
+def above_zero(name: str, value: float) -> float:
+    """`value`, if it is a finite number above 0.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not 0 < value < math.inf:
+        raise ValueError(f"method.{name} is {value}; it must be a finite number above 0")
+    return value
+
+
+def at_least(name: str, value: float, low: float) -> float:
+    """`value`, if it is a finite number of at least `low`.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not low <= value < math.inf:
+        raise ValueError(f"method.{name} is {value}; it must be a finite number of at least {low}")
+    return value
+
+
+def fraction(name: str, value: float) -> float:
+    """`value`, if it lies in [0, 1].
+
+    Raises:
+        ValueError: it does not.
+    """
+    if not 0 <= value <= 1:
+        raise ValueError(f"method.{name} is {value}; it must lie in [0, 1]")
+    return value
