@@ -59,8 +59,6 @@ class Distiller(ABC):
     """Whether it teaches networks of images."""
     own_momentum: ClassVar[bool] = False
     """True when `combine` does momentum and weight decay, which the optimizer then leaves out."""
-    parallel: bool = True
-    """False for a method whose memory several processes could not share."""
     needs_teacher: bool = True
     """False for a method that reads labels only."""
     reads_maps: bool = False

@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import numpy as np
 import pytest
@@ -21,11 +22,13 @@ from gnnkd.distillers.dgd.bank import Bank, Layers
 from gnnkd.distillers.dgd.settings import GeneratorSettings
 from gnnkd.errors import UserError
 from gnnkd.graph.structure import CSR, Graph
+from gnnkd.images.resolve import resolve as resolve_images
 from gnnkd.options import of
 from gnnkd.run import resolve
 from gnnkd.types import Batch, Output, Step
 
 METHODS = sorted(distillers.methods())
+GRAPHS, IMAGES = sorted(distillers.graph_methods()), sorted(distillers.image_methods())
 STEP = Step(0, 10)
 N, D, C = 40, 12, 3
 OUT_OF_RANGE: dict[str, list[float]] = {
@@ -36,8 +39,19 @@ OUT_OF_RANGE: dict[str, list[float]] = {
     "limit": [-1.0],
     "k": [-1],
     "every": [0],
+    "warmup": [-1],
+    "scale": [-1.0],
+    "delta": [-0.1],
+    "p": [0],
+    "hint": [-1],
+    "variance": [0.0],
+    "negatives": [0],
+    "momentum": [-0.1, 1.0],
+    "dim": [0],
 }
 """By option; an option of numbers that is not here fails the test below, so that none is forgotten."""
+NO_SCHEDULE: list[Any] = [-1.0, (), ((0.0, -1.0),), ((0.0, 1.0), (5.0, math.inf)), ((5.0, 1.0), (2.0, 1.0))]
+"""What no weight is that may change by epoch."""
 
 
 def _batch(sparse: bool) -> Batch:
@@ -58,8 +72,23 @@ def _bank(batch: Batch) -> Bank:
     return bank
 
 
+def _reads_bank(method: str) -> bool:
+    return "bank" in inspect.signature(distillers.methods()[method]).parameters
+
+
+def _built(method: str, **options: Any) -> Distiller:
+    """A method without a context; one of images on its default base."""
+    base = {"base": "kd"} if distillers.methods()[method].wraps and method in IMAGES else {}
+    return distillers.build(method, *([None] if _reads_bank(method) else []), **(base | options))
+
+
+def _ways(method: str) -> list[Callable[..., Any]]:
+    """What resolves the method's options: a run on a graph, a run on images, or both."""
+    return [way for way, names in ((resolve, GRAPHS), (resolve_images, IMAGES)) if method in names]
+
+
 def _made(method: str, batch: Batch, **options: Any) -> Distiller:
-    context = (_bank(batch),) if distillers.methods()[method].wraps else ()
+    context = (_bank(batch),) if _reads_bank(method) else ()
     return distillers.build(method, *context, **options)
 
 
@@ -82,7 +111,8 @@ def _shown(batch: Batch, distiller: Distiller, student: str) -> tuple[torch.nn.M
 def test_a_method_is_a_file() -> None:
     folder = Path(inspect.getfile(distillers)).parent
     files = {f.stem for f in folder.glob("*.py")} | {f.parent.name for f in folder.glob("*/__init__.py")}
-    assert set(METHODS) == files - {"__init__", "base", "losses"}
+    assert set(METHODS) == files - {"__init__", "base", "logits", "losses", "maps", "ranges", "schedule"}
+    assert set(METHODS) == {*GRAPHS, *IMAGES}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -108,10 +138,9 @@ def test_options_are_keyword_only_with_types_and_defaults(method: str) -> None:
 def test_an_unknown_option_is_answered_with_the_nearest(method: str) -> None:
     own = sorted(distillers.options(method))
     wrong = f"{own[0]}s" if own else "alpha"
-    for attempt in (
-        lambda: distillers.build(method, *([None] if distillers.methods()[method].wraps else []), **{wrong: 1}),
-        lambda: resolve(method=method, levels=({"method": {wrong: 1}},)),
-    ):
+    attempts = [lambda: _built(method, **{wrong: 1})]
+    attempts += [partial(way, method=method, levels=({"method": {wrong: 1}},)) for way in _ways(method)]
+    for attempt in attempts:
         with pytest.raises(UserError, match=wrong) as error:
             attempt()
         assert not own or f"did you mean '{own[0]}'" in str(error.value).replace("method.", "")
@@ -122,25 +151,30 @@ def _kinds(annotation: Any) -> tuple[Any, ...]:
     return get_args(annotation) or (annotation,)
 
 
+def _wrong(method: str, name: str) -> list[Any]:
+    """Values of an option that have its type and lie outside its range."""
+    kinds = _kinds(distillers.options(method)[name].annotation)
+    if any(get_origin(kind) is tuple for kind in kinds):
+        return NO_SCHEDULE
+    return OUT_OF_RANGE[name] if int in kinds or float in kinds else []
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_options_out_of_range_are_the_users_mistake(method: str) -> None:
     for name, option in distillers.options(method).items():
-        kinds = _kinds(option.annotation)
-        wrong: list[Any] = ["no_such_word"]
-        if int in kinds or float in kinds:
-            wrong += OUT_OF_RANGE[name] + ([math.nan, math.inf, -math.inf] if float in kinds else [])
-        for value in wrong:
-            with pytest.raises(UserError, match=rf"method\.{name}"):
-                resolve(method=method, levels=({"method": {name: value}},))
+        numbers = [math.nan, math.inf, -math.inf] if float in _kinds(option.annotation) else []
+        for value in ["no_such_word", *_wrong(method, name), *numbers]:
+            for way in _ways(method):
+                with pytest.raises(UserError, match=rf"method\.{name}"):
+                    way(method=method, levels=({"method": {name: value}},))
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_ranges_are_checked_without_the_command_line_too(method: str) -> None:
-    context = [None] if distillers.methods()[method].wraps else []
     for name in distillers.options(method):
-        for value in OUT_OF_RANGE.get(name, []):
+        for value in _wrong(method, name):
             with pytest.raises(UserError, match=rf"method\.{name} is"):
-                distillers.build(method, *context, **{name: value})
+                _built(method, **{name: value})
 
 
 def test_an_unknown_method_is_answered_with_the_nearest() -> None:
@@ -151,10 +185,10 @@ def test_an_unknown_method_is_answered_with_the_nearest() -> None:
 @pytest.mark.parametrize("method", [m for m in METHODS if distillers.methods()[m].wraps])
 def test_a_base_does_not_wrap_itself(method: str) -> None:
     with pytest.raises(UserError, match="wraps a method itself"):
-        distillers.build(method, None, base=method)
+        _built(method, base=method)
 
 
-# -- losses and gradients ----------------------------------------------------------------------------------------
+# -- losses and gradients on graphs (on images: test_image_contract.py) ----------------------------------------------
 
 
 def _copies(tensors: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -172,7 +206,7 @@ def _everything(batch: Batch, network: nn.Network, student: Output, teacher: Out
 
 @pytest.mark.parametrize("sparse", [True, False], ids=["sparse", "dense"])
 @pytest.mark.parametrize("student", sorted(nn.MODELS))
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", GRAPHS)
 def test_terms_are_finite_scalars_and_gradients_have_names_and_shapes(method: str, student: str, sparse: bool) -> None:
     batch = _batch(sparse)
     wraps = distillers.methods()[method].wraps
@@ -208,7 +242,7 @@ def test_terms_are_finite_scalars_and_gradients_have_names_and_shapes(method: st
     assert torch.equal(torch.get_rng_state(), random), "a method draws no global random numbers"
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", GRAPHS)
 def test_the_teacher_is_read_by_the_methods_that_say_so_and_by_no_other(method: str) -> None:
     batch = _batch(sparse=False)
     distiller = _made(method, batch)
@@ -218,7 +252,7 @@ def test_the_teacher_is_read_by_the_methods_that_say_so_and_by_no_other(method: 
     assert torch.equal(first, second) is not distiller.needs_teacher
 
 
-@pytest.mark.parametrize("method", [m for m in METHODS if distillers.methods()[m].gradients is Distiller.gradients])
+@pytest.mark.parametrize("method", [m for m in GRAPHS if distillers.methods()[m].gradients is Distiller.gradients])
 def test_default_gradients_are_those_of_the_sum_of_the_terms(method: str) -> None:
     batch = _batch(sparse=True)
     distiller = _made(method, batch)
@@ -233,7 +267,7 @@ def test_default_gradients_are_those_of_the_sum_of_the_terms(method: str) -> Non
         torch.testing.assert_close(gradients[name], p.grad)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", GRAPHS)
 def test_no_label_outside_the_mask_reaches_a_loss(method: str) -> None:
     """Whatever stands in `y` there: a batch blanks it, and a method reads only what is left."""
     batch = _batch(sparse=False)
