@@ -67,11 +67,11 @@ class Inverted(nn.Module):
     @property
     def norm(self) -> nn.BatchNorm2d:
         """The last batch norm."""
-        return cast("nn.BatchNorm2d", self.get_submodule(f"{self.branch}.7"))
+        return cast("nn.BatchNorm2d", getattr(self, self.branch)[-1])
 
     def forward(self, x: Float[Tensor, "N I H W"]) -> Float[Tensor, "N O h w"]:
         """Widen, convolve, narrow."""
-        out = cast("Tensor", self.get_submodule(self.branch)(x))
+        out = cast("Tensor", getattr(self, self.branch)(x))
         return x + out if self.adds else out
 
 

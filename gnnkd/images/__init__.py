@@ -1,0 +1,1 @@
+"""The images half: configuration, stages and files of networks that classify images."""

@@ -1,0 +1,298 @@
+"""The command line on images: which half is meant, defaults, presets, options, and one clear line for every mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gnnkd import distillers, options
+from gnnkd.config import parse
+from gnnkd.data import images as data
+from gnnkd.errors import UserError
+from gnnkd.graph_config import Config
+from gnnkd.images import networks, presets
+from gnnkd.images.config import ImageConfig
+from gnnkd.images.resolve import resolve
+from gnnkd.nn import MODELS
+from gnnkd.nn.images import LARGE, NAMES, SMALL, TINY
+
+
+def _config(*argv: str) -> ImageConfig:
+    config = parse(argv).config
+    assert isinstance(config, ImageConfig)
+    return config
+
+
+# -- which half --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--dataset", "digits-images"],
+        ["--dataset", "Digits_Images", "--method", "supervised"],
+        ["--dataset", "cifar100"],
+        ["--dataset", "Tiny_ImageNet"],
+        ["--teacher", "cnn"],
+        ["--dataset", "digits", "--teacher", "resnet20", "--student", "cnn_small"],
+        ["--dataset", "digits", "--student", "cnn_small"],
+    ],
+)
+def test_these_are_of_images(argv: list[str]) -> None:
+    assert isinstance(parse(argv).config, ImageConfig)
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["--dataset", "digits"],
+        ["--dataset", "digits-graph"],
+        ["--teacher", "mlp"],
+        ["--dataset", "cora"],
+        ["--dataset", "somewhere/graph.npz"],
+    ],
+)
+def test_these_are_of_graphs(argv: list[str]) -> None:
+    assert isinstance(parse(argv).config, Config)
+
+
+def test_a_graph_known_by_name_is_no_folder_that_happens_to_be_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cora").mkdir()
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert isinstance(parse(["--dataset", "cora"]).config, Config)
+    assert isinstance(parse(["--dataset", "photos"]).config, ImageConfig)
+
+
+# -- names and defaults ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("dataset", "teacher", "student"),
+    [
+        ("digits-images", "cnn", "cnn_small"),
+        ("cifar10", "resnet32x4", "resnet8x4"),
+        ("cifar100", "resnet32x4", "resnet8x4"),
+        ("tiny-imagenet", "resnet18", "mobilenetv2"),
+        (".", "resnet34", "resnet18"),
+    ],
+)
+def test_defaults_by_dataset(dataset: str, teacher: str, student: str) -> None:
+    config = _config("--dataset", dataset)
+    assert (config.teacher_model, config.student_model, config.method) == (teacher, student, "kd")
+    assert (config.split, config.setting, config.base, config.best_on_test) == (None, "tran", None, False)
+
+
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        ("resnet8x4", "resnet8x4"),
+        ("ResNet8x4", "resnet8x4"),
+        ("wrn-40-2", "wrn_40_2"),
+        ("WRN_40_2", "wrn_40_2"),
+        ("MobileNetV2", "mobilenetv2"),
+        ("mobile_v2", "mobilenetv2"),
+        ("shuffle_v1", "shufflev1"),
+        ("ShuffleNetV2", "shufflev2"),
+        ("ResNet50", "resnet50"),
+    ],
+)
+def test_names_in_any_spelling(said: str, name: str) -> None:
+    assert _config("--dataset", "cifar100", "--student", said).student_model == name
+
+
+def test_no_two_networks_have_the_same_word_and_none_has_a_graph_networks() -> None:
+    assert len({networks._word(name) for name in NAMES}) == len(NAMES)
+    assert not {networks._word(name) for name in NAMES} & {networks._word(name) for name in MODELS}
+
+
+# -- presets -----------------------------------------------------------------------------------------------------
+
+
+def test_cifar_trains_as_published() -> None:
+    config = _config("--dataset", "cifar100", "--teacher", "vgg13", "--student", "mobilenetv2")
+    t, s = config.teacher_train, config.student_train
+    assert (t.lr, s.lr) == (0.05, 0.01)
+    for one in (t, s):
+        assert (one.momentum, one.weight_decay, one.batch_size, one.epochs, one.nesterov) == (0.9, 5e-4, 64, 240, False)
+        rates = [one.rate(epoch) / one.lr for epoch in (0, 149, 150, 179, 180, 209, 210, 239)]
+        assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+
+
+def test_imagenet_trains_as_published(tmp_path: Path) -> None:
+    config = _config("--dataset", str(tmp_path))
+    one = config.student_train
+    assert (one.lr, one.batch_size, one.epochs, one.weight_decay) == (0.1, 256, 100, 1e-4)
+    assert [one.rate(epoch) for epoch in (29, 30, 60, 90)] == pytest.approx([0.1, 0.01, 0.001, 1e-4])
+    assert (config.options["alpha"], config.options["temperature"]) == (0.5, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("pair", "method", "option", "value"),
+    [
+        (("resnet56", "resnet20"), "dkd", "beta", 2.0),
+        (("resnet32x4", "resnet8x4"), "dkd", "beta", 8.0),
+        (("vgg13", "vgg8"), "dkd", "beta", 6.0),
+        (("vgg13", "vgg8"), "gkd", "beta", None),
+        (("resnet32x4", "shufflev2"), "reviewkd", "weight", 8.0),
+        (("resnet56", "resnet20"), "dot", "delta", 0.075),
+    ],
+)
+def test_methods_follow_the_pair(pair: tuple[str, str], method: str, option: str, value: float | None) -> None:
+    config = _config("--dataset", "cifar100", "--teacher", pair[0], "--student", pair[1], "--method", method)
+    assert config.options[option] == value
+
+
+def test_a_base_has_the_presets_of_its_pair_too() -> None:
+    argv = ["--dataset", "cifar100", "--teacher", "vgg13", "--student", "vgg8", "--method", "dot"]
+    assert _config(*argv, "--set", "method.base=dkd").options["beta"] == 6.0
+    assert _config(*argv, "--set", "method.base=dkd", "method.beta=3").options["beta"] == 3.0
+
+
+def test_gkd_on_dkd_has_dkds_presets_and_a_recipe_of_kd_its_own() -> None:
+    argv = ["--dataset", "cifar100", "--teacher", "vgg13", "--student", "vgg8", "--method", "gkd"]
+    assert _config(*argv, "--set", "method.loss=dkd").options["beta"] == 6.0
+    control = _config("--dataset", ".", "--method", "kd", "--set", "method.recipe=kd_ce1_kd1_warmup20")
+    assert control.options["alpha"] is None
+
+
+def test_every_preset_is_an_option_of_what_it_is_for() -> None:
+    for (_, teacher, student, method), values in presets.METHODS.items():
+        assert set(values) <= set(options.of(distillers.methods()[method])), (method, values)
+        assert {teacher, student} - {"*"} <= NAMES
+    for (_, network), values in presets.TRAINING.items():
+        for value in values:
+            assert value in options.of(type(_config("--dataset", "cifar10").teacher_train)) or network in NAMES
+
+
+@pytest.mark.parametrize(("dataset", "family"), [("cifar10", SMALL), ("tiny-imagenet", TINY), (".", LARGE)])
+def test_every_network_of_a_family_can_be_teacher_and_student(dataset: str, family: dict[str, Any]) -> None:
+    for name in family:
+        config = _config("--dataset", dataset, "--teacher", name, "--student", name)
+        assert set(config.teacher) == set(config.student) == set(options.of(family[name]))
+
+
+@pytest.mark.parametrize("method", sorted(distillers.image_methods()))
+def test_every_method_resolves(method: str) -> None:
+    config = _config("--dataset", "cifar100", "--method", method)
+    wraps = distillers.methods()[method].wraps
+    assert config.base == ("kd" if wraps else None)
+    assert set(options.of(distillers.methods()[method])) <= set(config.options)
+
+
+# -- options -----------------------------------------------------------------------------------------------------
+
+
+def test_flags_beat_set_beats_file_beats_presets(tmp_path: Path) -> None:
+    file = tmp_path / "run.yml"
+    file.write_text(
+        "dataset: cifar100\nteacher: resnet56\nstudent: {name: resnet20, lr: 0.2}\nmethod: {name: dkd, beta: 5}\n"
+        "val_fraction: 0.2\ntrain: {epochs: 7}\nbest_on_test: true\n"
+    )
+    config = _config("--config", str(file))
+    assert (config.teacher_model, config.student_model, config.options["beta"]) == ("resnet56", "resnet20", 5.0)
+    assert (config.student_train.lr, config.teacher_train.lr, config.teacher_train.epochs) == (0.2, 0.05, 7)
+    assert (config.data.val_fraction, config.best_on_test) == (0.2, True)
+    config = _config("--config", str(file), "--set", "method.beta=4", "val_fraction=0.3", "--val-fraction", "0")
+    assert (config.options["beta"], config.data.val_fraction) == (4.0, 0.0)
+
+
+def test_the_library_resolves_as_the_command_line_does() -> None:
+    argv = ["--dataset", "cifar100", "--student", "vgg8", "--method", "dot", "--set", "method.base=dkd", "train.lr=.1"]
+    levels = ({"method": {"base": "dkd"}, "train": {"lr": 0.1}},)
+    assert resolve("cifar100", student_model="vgg8", method="dot", levels=levels) == parse(argv).config
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> str:
+    file = tmp_path / "teacher.pth"
+    torch.save({"model": {"fc.weight": torch.zeros(2, 2)}}, file)
+    return str(file)
+
+
+def test_a_published_teacher_is_known_by_its_content(weights: str) -> None:
+    config = _config("--dataset", "cifar100", "--teacher_weights", weights)
+    assert config.published is not None
+    assert len(config.published.sha256) == 64
+    assert "teacher_weights" in config.given
+    assert config.teacher_arguments() == ["--teacher_weights", weights]
+
+
+def test_a_published_teacher_beats_a_files_training_of_one(weights: str, tmp_path: Path) -> None:
+    file = tmp_path / "run.yml"
+    file.write_text("dataset: cifar100\nteacher: {lr: 0.3}\n")
+    assert _config("--config", str(file), "--teacher_weights", weights).published is not None
+    with pytest.raises(UserError, match=r"teacher\.lr: a published teacher is not trained"):
+        parse(["--config", str(file), "--teacher_weights", weights, "--set", "teacher.lr=0.2"])
+
+
+ON = ["--dataset", "cifar100"]
+MISTAKES = [
+    (["--dataset", "cifar1000"], "did you mean 'cifar100'"),
+    (["--dataset", "coraa"], "did you mean 'cora'"),
+    (["--dataset", "cora", "--teacher", "resnet20"], "'resnet20' is a network of images"),
+    (["--student", "resnet20", "--teacher", "gcn"], "'resnet20' is a network of images"),
+    ([*ON, "--teacher", "gcn"], "teacher model 'gcn' reads graphs"),
+    ([*ON, "--student", "mlp"], "student model 'mlp' reads graphs"),
+    ([*ON, "--student", "resnet8x44"], "did you mean 'resnet8x4'"),
+    ([*ON, "--student", "resnet34"], "more than 64 pixels, and these have 32"),
+    ([*ON, "--method", "dgd"], "method 'dgd' teaches networks of graphs"),
+    ([*ON, "--method", "glnn"], "method 'glnn' teaches networks of graphs"),
+    ([*ON, "--method", "dkdd"], "did you mean 'dkd'"),
+    (["--dataset", "cora", "--method", "dkd"], "method 'dkd' teaches networks of images"),
+    (["--method", "gkd"], "--dataset digits-images"),
+    ([*ON, "--setting", "ind"], "setting 'ind' hides nodes"),
+    ([*ON, "--split", "cpf"], "unknown split 'cpf'; allowed: given, public, random"),
+    ([*ON, "--val_fraction", "0.6"], "val_fraction is 0.6; it must lie in [0, 0.5]"),
+    ([*ON, "--val_fraction", "-0.1"], "val_fraction is -0.1"),
+    ([*ON, "--val_fraction", "a"], "data.val_fraction is 'a'; it must be a finite number"),
+    ([*ON, "--val_fraction", ""], "val_fraction is None"),
+    (["--val_fraction", "0.1"], "val_fraction is of images"),
+    (["--dataset", "cora", "--best_on_test"], "--best_on_test is of networks of images"),
+    (["--teacher_weights", "x.pth"], "--teacher_weights is of networks of images"),
+    ([*ON, "--teacher_weights", "nowhere.pth"], "nowhere.pth"),
+    ([*ON, "--set", "data.augment=flip"], "unknown value of data.augment 'flip'"),
+    ([*ON, "--set", "data.k=3"], "unknown option 'data.k'"),
+    ([*ON, "--set", "data.workers=-1"], "data.workers is -1"),
+    ([*ON, "--set", "train.lr=0"], "lr is 0"),
+    ([*ON, "--set", "train.milestones=[.5, .2]"], "milestones is [0.5, 0.2]"),
+    ([*ON, "--set", "train.schedule=linear"], "unknown value of train.schedule 'linear'"),
+    ([*ON, "--set", "train.width=3"], "unknown option 'train.width'"),
+    ([*ON, "--set", "student.batch_size=1"], "student: batch_size is 1"),
+    ([*ON, "--method", "dot", "--set", "method.base=dot"], "unknown value of method.base 'dot'"),
+    ([*ON, "--method", "dot", "--set", "method.base=glnn"], "unknown value of method.base 'glnn'"),
+    ([*ON, "--method", "dkd", "--set", "method.temperature=0"], "method.temperature is 0"),
+    ([*ON, "--method", "dkd", "--set", "method.gama=0"], "unknown option 'method.gama'"),
+]
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"), MISTAKES, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
+def test_a_mistake_is_named(argv: list[str], said: str) -> None:
+    with pytest.raises(UserError) as mistake:
+        parse(argv)
+    assert said in str(mistake.value)
+    assert "\n" not in str(mistake.value)
+
+
+def test_ready_logits_are_of_graphs(tmp_path: Path) -> None:
+    np.save(tmp_path / "logits.npy", np.zeros((3, 2), dtype=np.float32))
+    with pytest.raises(UserError, match="--teacher_weights"):
+        parse([*ON, "--teacher_logits", str(tmp_path / "logits.npy")])
+
+
+def test_the_help_names_every_dataset_and_method_of_images() -> None:
+    from gnnkd.flags import VALUES
+
+    for name in distillers.image_methods():
+        assert f" {name}" in VALUES["method"][1]
+    for name in data.NAMES:
+        assert name in VALUES["dataset"][1]
