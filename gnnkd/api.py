@@ -19,7 +19,6 @@ from gnnkd.data.task import task as make_task
 from gnnkd.errors import UserError
 from gnnkd.graph.structure import CSR, Graph
 from gnnkd.predictor import Predictor, load
-from gnnkd.results import run_student, run_teacher
 from gnnkd.run import Config, resolve
 from gnnkd.scores import Scores
 from gnnkd.stages import Learnt, check_student, train_student, train_teacher
@@ -28,6 +27,10 @@ from gnnkd.train.progress import progress as bars
 if TYPE_CHECKING:
     import numpy as np
     from torch_geometric.data import Data
+
+    from gnnkd.halves import Plan
+    from gnnkd.places import Place
+    from gnnkd.train.progress import Progress
 
 __all__ = ["Distilled", "Predictor", "distill", "load", "run_student", "run_teacher"]
 
@@ -169,3 +172,13 @@ def _distilled(
         scores=found | scores.of_teacher(of_teacher),
         notes=(*task.notes, *notes, *learnt.notes),
     )
+
+
+def run_teacher(task: Any, config: Plan, place: Place, *, resume: bool, progress: Progress) -> dict[str, Any]:
+    """Train a teacher of graphs or images, write its files to `place` and return the content of `result.json`."""
+    return config.run_teacher(task, place, resume=resume, progress=progress)
+
+
+def run_student(task: Any, config: Plan, place: Place, *, resume: bool, progress: Progress) -> dict[str, Any]:
+    """Train a student from the files of its teacher, write its own to `place`; the content of `result.json`."""
+    return config.run_student(task, place, resume=resume, progress=progress)

@@ -12,6 +12,7 @@ from gnnkd.train.checkpoint import write_json
 
 FILES = (
     "model.safetensors",
+    "last.safetensors",
     "generators.safetensors",
     "outputs.safetensors",
     "checkpoint.safetensors",
@@ -90,10 +91,13 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield prefix + key, value
 
 
-def check_teacher(teacher: Place, wanted: Mapping[str, Any], given: frozenset[str]) -> dict[str, Any]:
+def check_teacher(
+    teacher: Place, wanted: Mapping[str, Any], given: frozenset[str], differing: tuple[str, str]
+) -> dict[str, Any]:
     """The description of a finished teacher that a student of the task `wanted` may learn from.
 
-    Its own options may differ from those of `wanted` unless the user gave them himself (`given`).
+    Its own options may differ from those of `wanted` unless the user gave them himself (`given`). `differing` says in
+    words what another fingerprint, and another content, of a task mean.
 
     Raises:
         UserError: it was trained on other data or another split, or is not what the user asks for.
@@ -101,10 +105,7 @@ def check_teacher(teacher: Place, wanted: Mapping[str, Any], given: frozenset[st
     there = read_json(teacher.config)
     read_result(teacher.result)
     retrain = "train another one with --mode tea and a --tag, or replace it with --overwrite"
-    for key, what in (
-        ("fingerprint", "another split, graph or order of nodes"),
-        ("content", "other features or labels"),
-    ):
+    for key, what in zip(("fingerprint", "content"), differing, strict=True):
         if there.get(key) != wanted[key]:
             known = [c for c in differences(there, wanted) if c[0].startswith("data.")]
             raise UserError(

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from gnnkd import yaml_file
 from gnnkd.errors import UserError, unknown
-from gnnkd.flags import NAMED, SHORT, SWITCHES, VALUES
+from gnnkd.flags import NAMED, OPTIONS, SHORT, SWITCHES, VALUES
 from gnnkd.options import GROUPS
 from gnnkd.request import Level, Request, request
 
@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="gnnkd",
         usage="python -m gnnkd.main [--dataset NAME] [--mode tea|stu|tea/stu] [--method NAME] [flags]",
-        description="Train a graph network as a teacher, and distil it into a small student.",
+        description="Train a network of graphs or images as a teacher, and distil it into a small student.",
         epilog="Groups of options: data teacher student method train; `train.X` sets both stages. An unknown option is "
         "answered with those that there are.",
         allow_abbrev=False,
@@ -136,6 +136,11 @@ def level(tree: Mapping[str, Any], where: str) -> Level:
             _put(found.values, name, value, where)
         else:
             raise unknown(f"key in {where}:", str(key), list(dict.fromkeys([*VALUES, *SWITCHES, *GROUPS])))
+    for name, (short_for, option) in OPTIONS.items():
+        if name in found.values:
+            said = found.values.pop(name)
+            said = yaml_file.value(said, f"{where}: {name}") if isinstance(said, str) else said
+            _put(found.groups.setdefault(short_for, {}), option, said, where)
     for name, target in NAMED.items():
         if "name" in found.groups.get(name, {}):
             _put(found.values, target, found.groups[name].pop("name"), where)

@@ -33,8 +33,8 @@ def draw(history: History, file: Path, *, title: str, best_epoch: int | None = N
     """Draw the rows of `metrics.jsonl` into a PNG file.
 
     Args:
-        history: a row an epoch: `epoch`, `val_acc`, loss terms by bare names, `bias/<weight>`,
-            `imitation/<weight>/<kind>`.
+        history: a row an epoch: `epoch`, `val_acc`, of images also `train_acc`, `lr` and perhaps `test_acc`, loss terms
+            by bare names, `bias/<weight>`, `imitation/<weight>/<kind>`.
         file: written whole or not at all.
         title: above the panels.
         best_epoch: the epoch whose weights are kept, marked.
@@ -62,7 +62,7 @@ def draw(history: History, file: Path, *, title: str, best_epoch: int | None = N
 
 def _panels(history: History, best_epoch: int | None) -> list[Panel]:
     keys = list(dict.fromkeys(key for row in history for key in row))
-    terms = [key for key in keys if "/" not in key and key != "epoch" and not key.endswith("_acc")]
+    terms = [key for key in keys if "/" not in key and key not in ("epoch", "lr") and not key.endswith("_acc")]
     biases = [key for key in keys if key.startswith("bias/")]
     weights = list(
         dict.fromkeys(key.split("/")[1] for key in keys if key.startswith("imitation/") and key.count("/") == 2)
@@ -70,6 +70,8 @@ def _panels(history: History, best_epoch: int | None) -> list[Panel]:
     panels = [_accuracy(history, best_epoch)]
     if terms:
         panels.append(_losses(history, terms))
+    if "lr" in keys:
+        panels.append(lambda axes: _rate(axes, history))
     if biases:
         panels.append(_biases(history, biases))
     return panels + [_imitation(history, weight, keys) for weight in weights]
@@ -90,15 +92,28 @@ def _lines(axes: Axes, history: History, named: Iterable[tuple[str, str]]) -> No
 
 
 def _accuracy(history: History, best_epoch: int | None) -> Panel:
+    """Accuracies: validation alone where a history has nothing else."""
+    names = {"val_acc": "validation", "train_acc": "training", "test_acc": "test (chooses nothing)"}
+    there = [(key, words) for key, words in names.items() if any(key in row for row in history)]
+    percent = [{key: 100 * value if key in names else value for key, value in row.items()} for row in history]
+
     def panel(axes: Axes) -> None:
-        epochs, values = _series(history, "val_acc")
-        axes.plot(epochs, [100 * value for value in values], color=COLOURS[0], linewidth=1.4)
-        axes.set_ylabel("validation accuracy (%)")
+        if len(there) > 1:
+            _lines(axes, percent, there)
+        else:
+            axes.plot(*_series(percent, "val_acc"), color=COLOURS[0], linewidth=1.4)
+        axes.set_ylabel("accuracy (%)" if len(there) > 1 else "validation accuracy (%)")
         if best_epoch is not None:
             axes.axvline(best_epoch, color=COLOURS[-1], linewidth=1, linestyle=":")
-            axes.set_title(f"kept: epoch {best_epoch}", fontsize=9)
+            axes.set_title(f"kept: epoch {best_epoch}", fontsize=9, loc="right" if len(there) > 1 else "center")
 
     return panel
+
+
+def _rate(axes: Axes, history: History) -> None:
+    axes.plot(*_series(history, "lr"), color=COLOURS[0], linewidth=1.4, drawstyle="steps-post")
+    axes.set_yscale("log")
+    axes.set_ylabel("learning rate")
 
 
 def _losses(history: History, terms: list[str]) -> Panel:
@@ -112,7 +127,7 @@ def _losses(history: History, terms: list[str]) -> Panel:
             axes.yaxis.set_major_formatter("{x:g}")
             # Powers of ten alone would leave a short axis without a number.
             axes.yaxis.set_minor_formatter("{x:g}" if max(values) < 30 * min(values) else "")
-        axes.set_ylabel("loss term (nats)")
+        axes.set_ylabel("loss term" if "lr" in history[0] else "loss term (nats)")
 
     return panel
 

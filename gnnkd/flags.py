@@ -6,19 +6,40 @@ MODES = ("tea", "stu", "tea/stu")
 SHORT = {"teacher": "teacher_model", "student": "student_model"}
 NAMED = {"teacher": "teacher_model", "student": "student_model", "method": "method"}
 """Groups that are also names: `method: kd`, or `method: {name: kd, alpha: 0.5}`."""
+OPTIONS = {"val_fraction": ("data", "val_fraction")}
+"""Flags that are short for an option of a group."""
 
 VALUES = {
     "dataset": (
         "NAME",
-        "cora, citeseer, pubmed, amazon-photo, amazon-computers, coauthor-cs, coauthor-physics, ogbn-arxiv, "
-        "ogbn-products, digits, or the path of a graph's .npz file (digits)",
+        "graphs: cora, citeseer, pubmed, amazon-photo, amazon-computers, coauthor-cs, coauthor-physics, ogbn-arxiv, "
+        "ogbn-products, or the path of a graph's .npz file; images: cifar10, cifar100, tiny-imagenet, or the path of a "
+        "folder of class folders; either: digits, an image dataset if the network named is one of images, and "
+        "digits-graph, digits-images (digits)",
     ),
-    "teacher_model": ("NAME", "gcn, gat, sage, gcnii, appnp, sgc, monet, mlp (gcn); short: --teacher"),
+    "teacher_model": (
+        "NAME",
+        "graphs: gcn, gat, sage, gcnii, appnp, sgc, monet, mlp (gcn); images: cnn, resnet20, resnet32x4, wrn_40_2, "
+        "vgg13, ... (by dataset); short: --teacher",
+    ),
     "teacher_logits": ("FILE", "a trained teacher's logits [nodes, classes] in an .npy file, instead of a teacher"),
-    "student_model": ("NAME", "mlp, gcn, gat, sage, gcnii, appnp, sgc, monet (mlp); short: --student"),
-    "method": ("NAME", "dgd, glnn, kd, supervised (dgd)"),
+    "teacher_weights": ("FILE", "a published checkpoint of teacher_model, instead of a training; images only"),
+    "student_model": (
+        "NAME",
+        "graphs: mlp, gcn, gat, sage, gcnii, appnp, sgc, monet (mlp); images: as for the teacher, or cnn_small, "
+        "resnet8x4, mobilenetv2, ...; short: --student",
+    ),
+    "method": (
+        "NAME",
+        "graphs: dgd, glnn, kd, supervised (dgd); images: at, crd, dist, dkd, dot, edkd, fitnet, gkd, kd, kdsvd, "
+        "logitstd, nst, ofd, pkt, reviewkd, rkd, sp, supervised, vid (kd)",
+    ),
     "mode": ("MODE", "tea trains the teacher, stu the student, tea/stu both (tea/stu)"),
     "split": ("NAME", "public, ogb, given, cpf, random (the first of these that the data has)"),
+    "val_fraction": (
+        "X",
+        "share of the training images that validate, 0 to 0.5 (0.1); images only",
+    ),
     "setting": ("NAME", "tran: every node is seen in training; ind: a fifth of the test nodes is not (tran)"),
     "seed": ("K", "one seed, for split, initialisation and dropout (0)"),
     "seeds": ("N", "seeds 0 to N-1; also 10-19 or 3,5,7"),
@@ -29,6 +50,7 @@ VALUES = {
 }
 SWITCHES = {
     "resume": "continue an interrupted run",
+    "best_on_test": "images only: also report the best epoch by test accuracy, for comparison with the literature only",
     "overwrite": "run again what is there already",
     "quiet": "print the results only",
 }

@@ -6,13 +6,13 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn, final
 
 from gnnkd.errors import UserError
 
 if TYPE_CHECKING:
-    from gnnkd.data.dataset import NodeDataset
-    from gnnkd.data.task import NodeTask
+    from gnnkd.halves import Task
     from gnnkd.places import Branch, Place
     from gnnkd.request import Request
     from gnnkd.train.progress import Progress
@@ -68,61 +68,47 @@ def run(request: Request) -> None:
     Raises:
         UserError: anything wrong with names, data or places.
     """
-    from gnnkd import messages, options
+    from gnnkd import options
     from gnnkd.allocator import keep_freed_memory
     from gnnkd.places import writable
-    from gnnkd.train.progress import progress
+    from gnnkd.train import processes
 
     if request.mode == "tea/stu":
         request.config.check_generators()
     device = options.device(request.device)
+    if processes.launched() > 1 and not request.config.parallel:
+        raise UserError("several processes share a training on images only; start a graph's run without torchrun")
     writable(request.out)
     keep_freed_memory()
-    dataset, logits = _load(request), request.config.logits
-    if logits is not None:
-        logits.check(dataset)
-    first = _task(request, dataset, request.seeds[0])
-    for note in (*first.notes, *(logits.notes_on(first) if logits else ())):
+    with processes.joined(device) as here:
+        _seeds(request if processes.rank() == 0 else replace(request, quiet=True), here)
+
+
+def _seeds(request: Request, device: str) -> None:
+    """Seed after seed on one device."""
+    from gnnkd import messages
+    from gnnkd.train.progress import progress
+
+    config = request.config
+    dataset = config.load(request.data_root)
+    first = config.task(dataset, request.seeds[0])
+    for note in config.notes(first):
         _say(request, f"{first.name}: {note}")
-    if request.mode == "stu" and logits is None:
+    if request.mode == "stu" and config.logits is None:
         _check_teachers(request, _branch(request, first))
     shown = progress(quiet=request.quiet)
     results = []
     for seed in request.seeds:
-        task = first if seed == first.seed else _task(request, dataset, seed)
+        task = first if seed == first.seed else config.task(dataset, seed)
         results.append(_seed(request, task.to(device), shown))
     if len(request.seeds) > 1:
-        print(messages.mean(results))
-
-
-# -- data and device -------------------------------------------------------------------------------------------
-
-
-def _load(request: Request) -> NodeDataset:
-    from gnnkd.data.graphs import load
-
-    config = request.config
-    return load(config.dataset, root=request.data_root, undirected=config.data.undirected, k=config.data.k)
-
-
-def _task(request: Request, dataset: NodeDataset, seed: int) -> NodeTask:
-    from gnnkd.data.task import task
-
-    config = request.config
-    return task(
-        dataset,
-        protocol=config.split,
-        seed=seed,
-        setting=config.setting,
-        normalise=config.data.normalise,
-        fractions=config.data.fractions,
-    )
+        _print(messages.mean(results))
 
 
 # -- places ----------------------------------------------------------------------------------------------------
 
 
-def _branch(request: Request, task: NodeTask) -> Branch:
+def _branch(request: Request, task: Task) -> Branch:
     from gnnkd.places import Branch
 
     return Branch.of(request.out, task.name, task.protocol, task.setting, request.config.teacher_model)
@@ -151,17 +137,17 @@ def _check_teachers(request: Request, branch: Branch) -> None:
 # -- one seed --------------------------------------------------------------------------------------------------
 
 
-def _seed(request: Request, task: NodeTask, shown: Progress) -> dict[str, Any]:
+def _seed(request: Request, task: Task, shown: Progress) -> dict[str, Any]:
     """Both stages of one seed, or the one asked for; the result of the last."""
     from gnnkd.claims import check_teacher
 
     branch, wanted = _branch(request, task), request.config.describe_teacher(task)
+    request.config.check_task(task, branch.folder, student=request.mode != "tea")
     if request.config.logits is not None:
-        request.config.logits.on(task)  # refused before a place is claimed
         return _student(request, task, branch, None, wanted, shown)
     if request.mode == "stu":
         teacher = _teacher_of(request, branch, task.seed)
-        there = check_teacher(teacher, wanted, request.config.given)
+        there = check_teacher(teacher, wanted, request.config.given, request.config.DIFFERING)
     else:
         teacher = _place_of_teacher(request, branch, task.seed, wanted)
         # A plain teacher is not trained anew for every student with a tag of its own.
@@ -184,7 +170,7 @@ def _place_of_teacher(request: Request, branch: Branch, seed: int, wanted: dict[
 
 
 def _student(
-    request: Request, task: NodeTask, branch: Branch, teacher: Place | None, there: dict[str, Any], shown: Progress
+    request: Request, task: Task, branch: Branch, teacher: Place | None, there: dict[str, Any], shown: Progress
 ) -> dict[str, Any]:
     config = request.config
     base = config.base if config.base_given else None
@@ -195,7 +181,7 @@ def _student(
 
 def _stage(
     request: Request,
-    task: NodeTask,
+    task: Task,
     place: Place,
     role: str,
     description: dict[str, Any],
@@ -207,16 +193,27 @@ def _stage(
     from gnnkd import api, messages
     from gnnkd.claims import claim
     from gnnkd.places import read_result, summarise
+    from gnnkd.train import processes
 
-    if claim(place, description, resume=request.resume, overwrite=overwrite):
+    first = processes.rank() == 0  # of several processes the first one claims and writes
+    if processes.any_of(first and claim(place, description, resume=request.resume, overwrite=overwrite)):
         run_stage = api.run_teacher if role == "teacher" else api.run_student
         result = run_stage(task, request.config, place, resume=request.resume, progress=shown)
     else:
         _say(request, f"{place.folder} is finished, with the same configuration: reused (--overwrite runs it again)")
         result = read_result(place.result)
-    summarise(place)
-    print(messages.line(result, place.folder))
+    if first:
+        summarise(place)
+    processes.any_of(False)  # nobody reads before all is written
+    _print(messages.line(result, place.folder))
     return result
+
+
+def _print(text: str) -> None:
+    from gnnkd.train import processes
+
+    if processes.rank() == 0:
+        print(text)
 
 
 def _say(request: Request, text: str) -> None:

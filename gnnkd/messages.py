@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gnnkd.options import plain
+from gnnkd.places import BEST_ON_TEST, LAST
 from gnnkd.scores import PARTS
 
 if TYPE_CHECKING:
@@ -25,23 +24,41 @@ def _name(result: Mapping[str, Any]) -> str:
 
 
 def line(result: Mapping[str, Any], folder: Path) -> str:
-    """The result of one seed; under the inductive setting with what its test accuracy is made of."""
+    """The result of one seed: test accuracy with what it is made of or beside, and how it was come by."""
     parts = [f"{part} {result[f'test_acc_{part}']:.2%}" for part in PARTS if f"test_acc_{part}" in result]
     made_of = f" ({', '.join(parts)})" if parts else ""
+    validated = "" if result["val_acc"] is None else f"validation {result['val_acc']:.2%}, "
     return (
-        f"{_name(result)}, seed {result['seed']}: test {result['test_acc']:.2%}{made_of}, "
-        f"validation {result['val_acc']:.2%}, {result['n_parameters']:,} parameters, {result['seconds']:.1f} s "
+        f"{_name(result)}, seed {result['seed']}: test {result['test_acc']:.2%}{made_of}{_beside(result)}, "
+        f"{validated}{result['n_parameters']:,} parameters, {result['seconds']:.1f} s "
         f"({folder})"
     )
 
 
+def _beside(result: Mapping[str, Any]) -> str:
+    """Of images: which epoch's the test accuracy is, and those of other epochs."""
+    if LAST not in result:
+        return ""
+    if result["val_acc"] is None:
+        said = " after the last epoch (nothing validates)"
+    else:
+        said = f" (best by validation), {result[LAST]:.2%} after the last epoch"
+    if BEST_ON_TEST in result:
+        said += f", best on test {result[BEST_ON_TEST]:.2%} (for comparison with the literature only)"
+    return said
+
+
 def mean(results: Sequence[Mapping[str, Any]]) -> str:
     """The mean of two or more seeds."""
-    accuracies = [result["test_acc"] for result in results]
-    return (
-        f"{_name(results[0])}, {len(results)} seeds: test {statistics.fmean(accuracies):.2%} "
-        f"+- {statistics.stdev(accuracies):.2%} (mean, standard deviation with ddof 1)"
-    )
+    found = [f"test {_spread(results, 'test_acc')}"]
+    for key, words in ((LAST, "after the last epoch"), (BEST_ON_TEST, "best on test")):
+        found += [f"{words} {_spread(results, key)}"] if all(key in result for result in results) else []
+    return f"{_name(results[0])}, {len(results)} seeds: {', '.join(found)} (mean, standard deviation with ddof 1)"
+
+
+def _spread(results: Sequence[Mapping[str, Any]], key: str) -> str:
+    accuracies = [result[key] for result in results]
+    return f"{statistics.fmean(accuracies):.2%} +- {statistics.stdev(accuracies):.2%}"
 
 
 def teacher_command(request: Request, seeds: list[int], *, resume: bool) -> str:
@@ -53,17 +70,6 @@ def teacher_command(request: Request, seeds: list[int], *, resume: bool) -> str:
     words += ["--setting", config.setting] if config.setting != "tran" else []
     words += ["--data_root", request.data_root] if request.data_root else []
     words += ["--out", str(request.out)] if str(request.out) != "runs" else []
-    options = _given_options(request)
-    words += ["--set", *options] if options else []
+    words += config.teacher_arguments()
     words += ["--resume"] if resume else []
     return f"python -m gnnkd.main {shlex.join(words)}"
-
-
-def _given_options(request: Request) -> list[str]:
-    """What the user said about data and teacher, as arguments of `--set`."""
-    config = request.config
-    values = {f"data.{name}": v for name, v in plain(config.data).items()}
-    values |= {f"teacher.{name}": v for name, v in (plain(config.teacher) | plain(config.teacher_train)).items()}
-    generators = plain(config.generators) or {}
-    values |= {f"method.{name}": v for name, v in generators.items() if f"generators.{name}" in config.given}
-    return [f"{key}={v if isinstance(v, str) else json.dumps(v)}" for key, v in values.items() if key in config.given]

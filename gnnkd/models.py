@@ -11,6 +11,7 @@ import torch
 from gnnkd import nn, options
 from gnnkd.data.task import NodeTask
 from gnnkd.errors import UserError
+from gnnkd.images.networks import known
 from gnnkd.logits import NAME, Logits
 from gnnkd.nn.own import Own, copied
 from gnnkd.presets import preset
@@ -38,6 +39,11 @@ def chosen(what: str, said: object) -> Model:
     if not isinstance(said, str):
         kind = f"the class {said.__name__}" if isinstance(said, type) else f"a {type(said).__name__}"
         raise UserError(f"{what} is {kind}; give a name, or a torch.nn.Module made already")
+    if known(said) is not None and said.lower() not in nn.MODELS:
+        raise UserError(
+            f"{what} '{said}' is a network of images, and this dataset is a graph; choose one of "
+            f"{', '.join(sorted(nn.MODELS))}"
+        )
     return options.word(what, said, nn.MODELS)
 
 

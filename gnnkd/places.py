@@ -33,6 +33,11 @@ class Place:
         return self.folder / "model.safetensors"
 
     @property
+    def last(self) -> Path:
+        """An image network's weights after the last epoch, where that was not the best."""
+        return self.folder / "last.safetensors"
+
+    @property
     def generators(self) -> Path:
         """A teacher's best generators."""
         return self.folder / "generators.safetensors"
@@ -142,7 +147,12 @@ def read_json(path: Path) -> dict[str, Any]:
 RESULT = ("dataset", "protocol", "setting", "teacher_model", "student_model", "method", "seed", "test_acc", "val_acc",
           "n_parameters", "seconds", "config")  # fmt: skip
 """What others read from a result."""
-ACCURACIES = (*NAMES, "val_acc", *(f"teacher_{name}" for name in NAMES))
+LAST = "test_acc_last"
+"""Of images: test accuracy after the last epoch, beside that of the epoch which validates best."""
+BEST_ON_TEST = "test_acc_best_on_test"
+"""Of images: the best test accuracy of all epochs; for comparison with the literature only."""
+_SCORES = (*NAMES, LAST, BEST_ON_TEST)
+ACCURACIES = (*_SCORES, "val_acc", *(f"teacher_{name}" for name in _SCORES))
 """What a summary is over, where every seed has it."""
 
 
@@ -172,7 +182,7 @@ def summarise(place: Place) -> dict[str, Any]:
             result = read_result(other.result)
             found[int(result["seed"])] = result
     seeds = sorted(found)
-    names = [name for name in ACCURACIES if all(name in result for result in found.values())]
+    names = [name for name in ACCURACIES if all(result.get(name) is not None for result in found.values())]
     spreads = {name: _spread([found[k][name] for k in seeds]) for name in names}
     summary = {**spreads["test_acc"], "n": len(seeds), "seeds": seeds, **spreads}
     write_json(place.summary, summary)

@@ -17,6 +17,8 @@ from gnnkd.data.edges import checked, merged
 from gnnkd.data.features import row_normalised
 from gnnkd.errors import UserError
 from gnnkd.graph.structure import CSR, Graph
+from gnnkd.images import predictor as images
+from gnnkd.images.predictor import ImagePredictor
 from gnnkd.nn.own import Own, copied
 from gnnkd.train import checkpoint
 from gnnkd.types import Output
@@ -123,8 +125,8 @@ class Predictor:
         checkpoint.save(Path(folder) / "model.safetensors", self.network.state_dict(), meta)
 
 
-def load(folder: Path | str, *, network: torch.nn.Module | None = None) -> Predictor:
-    """The network saved in `folder` (or the file itself); executes no code.
+def load(folder: Path | str, *, network: torch.nn.Module | None = None) -> Predictor | ImagePredictor:
+    """The network saved in `folder` (or the file itself), of a graph or of images; executes no code.
 
     Args:
         folder: where it is.
@@ -137,6 +139,10 @@ def load(folder: Path | str, *, network: torch.nn.Module | None = None) -> Predi
     file = Path(folder)
     file = file / "model.safetensors" if file.is_dir() else file
     tensors, meta = checkpoint.load(file)
+    if meta.get("kind") == images.KIND:
+        if network is not None:
+            raise UserError(f"{file} holds a network of images, gnnkd's own {meta.get('model')}: leave network= out")
+        return images.restored(tensors, meta, file)
     if meta.get("format") != FORMAT:
         raise UserError(f"{file} was not written by this version of gnnkd")
     if ("own" in meta) != (network is not None):

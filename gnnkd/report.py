@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from gnnkd.errors import UserError
-from gnnkd.places import read_result, shared
+from gnnkd.places import BEST_ON_TEST, LAST, read_result, shared
 from gnnkd.scores import PARTS
 
 if TYPE_CHECKING:
@@ -55,35 +55,41 @@ def rows(folder: Path) -> list[Row]:
 
 
 def table(found: Iterable[Row]) -> Table:
-    """Accuracy on the test nodes (mean +- standard deviation with ddof 1 over seeds), parameters, mean seconds.
+    """Accuracy on the test nodes or images (mean +- standard deviation with ddof 1 over seeds), parameters, seconds.
 
-    Where a row is of the inductive setting, what its accuracy is made of has columns of its own.
+    Where a row is of the inductive setting, what its accuracy is made of has columns of its own. Of images it is that
+    of the epoch which validates best, and that of the last epoch stands beside it.
     """
     from rich import box
     from rich.table import Table
 
     every = list(found)
-    parts = [part for part in PARTS if any(_has(row, f"test_acc_{part}") for row in every)]
+    named = {f"test_acc_{part}": part for part in PARTS} | {LAST: "last", BEST_ON_TEST: "best on test"}
+    parts = {key: words for key, words in named.items() if any(_has(row, key) for row in every)}
+    # Where nothing validates there is no best epoch: its column is empty, and the last epoch's has the number.
+    of_images = all(_has(row, LAST) for row in every)
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for head in ("dataset", "protocol", "method", "teacher", "student"):
         shown.add_column(head)
-    for head in ("test accuracy %", *(f"{part} %" for part in parts), "seeds", "parameters", "seconds"):
+    first = "best %" if of_images else "test accuracy %"
+    for head in (first, *(f"{words} %" for words in parts.values()), "seeds", "parameters", "seconds"):
         shown.add_column(head, justify="right")
     for row in every:
-        shown.add_row(*_cells(row, parts))
+        shown.add_row(*_cells(row, list(parts)))
     return shown
 
 
 def _cells(row: Row, parts: Sequence[str]) -> tuple[str, ...]:
     first = row.results[0]
+    chosen = not _has(row, LAST) or _has(row, "val_acc")
     return (
         first["dataset"],
         f"{first['protocol']}-{first['setting']}",
         row.name,
         first["teacher_model"],
         first["student_model"] or "",
-        _percent(row, "test_acc"),
-        *(_percent(row, f"test_acc_{part}") if _has(row, f"test_acc_{part}") else "" for part in parts),
+        _percent(row, "test_acc") if chosen else "",
+        *(_percent(row, part) if _has(row, part) else "" for part in parts),
         str(len(row.results)),
         f"{first['n_parameters']:,}",
         f"{statistics.fmean(result['seconds'] for result in row.results):.1f}",
@@ -91,7 +97,7 @@ def _cells(row: Row, parts: Sequence[str]) -> tuple[str, ...]:
 
 
 def _has(row: Row, name: str) -> bool:
-    return all(name in result for result in row.results)
+    return all(result.get(name) is not None for result in row.results)
 
 
 def _percent(row: Row, name: str) -> str:

@@ -12,11 +12,15 @@ from gnnkd.flags import MODES, SWITCHES, VALUES
 from gnnkd.options import DEVICES
 
 if TYPE_CHECKING:
+    from gnnkd.halves import Groups, Plan
     from gnnkd.logits import Logits
-    from gnnkd.run import Config
 
 TAUGHT_BY = ("teacher_model", "teacher_logits")
 """Ways to say what a student learns from; a source names one of them at most."""
+READY = ("teacher_logits", "teacher_weights")
+"""Ways to give a teacher that is trained already."""
+NUMBERS = ("seed", "seeds")
+"""Values that are no words."""
 
 
 @final
@@ -37,7 +41,7 @@ class Level:
 class Request:
     """What is to be done, checked."""
 
-    config: Config
+    config: Plan
     mode: str
     seeds: tuple[int, ...]
     data_root: str | None
@@ -58,7 +62,7 @@ def request(levels: Sequence[Level]) -> Request:
     Raises:
         UserError: an unknown name, option or value, a broken file, or contradicting flags.
     """
-    from gnnkd import run
+    from gnnkd import halves
     from gnnkd.options import word
     from gnnkd.places import checked_tag
 
@@ -71,7 +75,7 @@ def request(levels: Sequence[Level]) -> Request:
             values = {name: value for name, value in values.items() if name not in TAUGHT_BY}
         values |= one.values
     for name in VALUES:
-        if name in values and name not in ("seed", "seeds") and not isinstance(values[name], str):
+        if name in values and name not in NUMBERS and not isinstance(values[name], str):
             raise UserError(f"{name} is {values[name]!r}; it must be a word")
         if values.get(name) == "":
             raise UserError(f"{name} is empty; leave it out, or say which")
@@ -81,10 +85,10 @@ def request(levels: Sequence[Level]) -> Request:
     mode = word("mode", values.get("mode", "tea/stu"), MODES)
     if "teacher_logits" in values:
         values["teacher_model"] = _ready(values, mode)
-    names = ("dataset", "split", "setting", "teacher_model", "student_model", "method")
+    names = ("dataset", "split", "setting", "teacher_model", "student_model", "method", *halves.OF_IMAGES)
     device = word("device", values.get("device", "auto"), DEVICES)
     tag = checked_tag(values["tag"]) if "tag" in values else None
-    config = run.resolve(**{n: values[n] for n in names if n in values}, levels=_groups(levels))
+    config = halves.plan({n: values[n] for n in names if n in values}, _groups(levels))
     return Request(
         config=config,
         mode=mode,
@@ -99,13 +103,24 @@ def request(levels: Sequence[Level]) -> Request:
     )
 
 
-def _groups(levels: Sequence[Level]) -> tuple[dict[str, dict[str, Any]], ...]:
-    """Options of each level; those of a file's teacher are left out where a stronger level gives ready logits."""
-    ready = max((i for i, one in enumerate(levels) if "teacher_logits" in one.values), default=0)
-    return tuple(
-        {name: said for name, said in one.groups.items() if not (one.file and i < ready and name == "teacher")}
-        for i, one in enumerate(levels)
-    )
+def _groups(levels: Sequence[Level]) -> tuple[Groups, ...]:
+    """Options of each level; a file's teacher is without those that a ready one of a stronger level has no use for."""
+    said = {name: [i for i, one in enumerate(levels) if name in one.values] for name in READY}
+    found: list[Groups] = []
+    for i, one in enumerate(levels):
+        groups = dict(one.groups)
+        if one.file and any(i < stronger for stronger in said["teacher_logits"]):
+            groups.pop("teacher", None)
+        if one.file and any(i < stronger for stronger in said["teacher_weights"]):
+            groups["teacher"] = _untrained(groups.get("teacher", {}))
+        found.append(groups)
+    return tuple(found)
+
+
+def _untrained(teacher: Mapping[str, Any]) -> dict[str, Any]:
+    from gnnkd.images.config import IDLE
+
+    return {name: value for name, value in teacher.items() if name not in IDLE}
 
 
 def _ready(values: Mapping[str, Any], mode: str) -> Logits:

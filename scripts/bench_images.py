@@ -180,8 +180,8 @@ def _sampled(pixels: Tensor, view: Tensor) -> Tensor:
 
 def step_part(args: argparse.Namespace) -> Iterator[Row]:
     """A training step: ours, with several options, and the plain loop's."""
-    data = sample(args)
-    return steps(data, plain_loader(data, args), args)
+    sample(args)
+    return steps(args)
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {

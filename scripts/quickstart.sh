@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# A GCN teacher and three MLP students on `digits`, from a bare clone to one small table.
+# `digits` as a graph (a GCN teacher, three MLP students) and as images (a CNN teacher, two small ones), from a bare clone
+# to one small table.
 # Arguments go to every run, for example: bash scripts/quickstart.sh --seeds 3
 source "$(dirname "${BASH_SOURCE[0]}")/_venv.sh"
 
@@ -7,11 +8,18 @@ source "$(dirname "${BASH_SOURCE[0]}")/_venv.sh"
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 
 run() {
-    "$python" -m gnnkd.main --dataset digits --teacher_model gcn --student_model mlp --out runs --resume "$@"
+    "$python" -m gnnkd.main --dataset digits --out runs --resume "$@"
 }
 
-run --mode tea "$@"
+graph() { run --teacher_model gcn --student_model mlp "$@"; }
+images() { run --teacher_model cnn --student_model cnn_small "$@"; }
+
+graph --mode tea "$@"
 for method in supervised glnn dgd; do
-    run --mode stu --method "$method" "$@"
+    graph --mode stu --method "$method" "$@"
+done
+images --mode tea "$@"
+for method in kd gkd; do
+    images --mode stu --method "$method" "$@"
 done
 "$python" -m gnnkd.report runs/digits

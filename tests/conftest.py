@@ -18,6 +18,7 @@ ROOMS = (
     "data",
     "distillers",
     "graph",
+    "images",
     "logits",
     "metrics",
     "models",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import importlib
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(SCRIPTS))
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
     yield importlib.import_module("bench_images")
-    for name in ("bench_images", "timing"):
+    for name in ("bench_images", "image_step", "timing"):
         sys.modules.pop(name, None)
 
 
@@ -49,3 +51,37 @@ def test_an_image_of_the_plain_loop_is_one_of_our_views(bench) -> None:
         views = normalised(seen(pixels, torch.arange(data.augment.views), table))
         assert float((views - x).abs().amax((1, 2, 3)).min()) < 1e-5
         assert (y, index) == (int(data.y[row]), row)
+
+
+def test_steps(bench, monkeypatch, capsys) -> None:
+    few = ("--images", "96", "--workers", "1", "--batch_size", "16", "--repeats", "1", "--steps", "2", "--threads", "1")
+    networks = ("--teacher", "resnet8", "--student", "resnet8", "--variants", "gnnkd,channels_last")
+    monkeypatch.setattr(sys, "argv", ["bench", "--part", "step", *few, *networks])
+    bench.main()
+    lines = [line for line in capsys.readouterr().out.splitlines() if "resnet8 -> resnet8" in line]
+    assert [line.split("|")[1].split(", ", 1)[1].strip() for line in lines] == [
+        "plain loop, 1 workers",
+        "gnnkd",
+        "gnnkd, channels_last",
+    ]
+    assert "1.00 (1.00 .. 1.00)" in lines[0]
+
+
+def test_a_step_of_the_plain_loop_does_what_ours_does(bench) -> None:
+    """Equal weights after three steps on the same batches."""
+    from gnnkd.images.networks import built
+
+    step = importlib.import_module("image_step")
+    args = argparse.Namespace(data_root="", images=60, device="cpu", batch_size=16, steps=3)
+    data = bench.sample(args)
+    torch.manual_seed(0)
+    teacher, student = (built("resnet8", 32, 3, data.n_classes, {}) for _ in range(2))
+    other = copy.deepcopy(student)
+    step.ours(copy.deepcopy(teacher), student, data, args, {})()
+    few = data.split.train & (data.split.train.cumsum(0) <= args.steps * args.batch_size)
+    task = replace(data, split=replace(data.split, train=few))
+    batches = [(b.x, b.y, b.index) for b in task.epoch(0, args.batch_size)]
+    args.steps = 2  # after the one that is not measured
+    step.plain_loop(teacher, other, batches, args)()
+    for name, value in student.state_dict().items():
+        torch.testing.assert_close(value, other.state_dict()[name], rtol=1e-4, atol=1e-5)

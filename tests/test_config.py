@@ -214,3 +214,40 @@ def test_the_help_names_every_model_and_method() -> None:
     for name in nn.MODELS:
         assert name in VALUES["teacher_model"][1]
         assert name in VALUES["student_model"][1]
+
+
+# -- weights that change by epoch --------------------------------------------------------------------------------
+
+
+def test_a_list_of_pairs_is_a_weight_by_epoch(tmp_path: Path) -> None:
+    argv = ["--student", "gcn", "--method", "kd", "--set", "method.kd_weight=[[0,0.0],[20,1]]"]
+    found = parse(argv).config.options
+    assert found["kd_weight"] == ((0.0, 0.0), (20.0, 1.0))
+    assert options.plain(found)["kd_weight"] == [[0, 0], [20, 1]]
+    file = _file(tmp_path, "student: gcn\nmethod: {name: kd, kd_weight: [[0, 0.0], [20, 1]]}\n")
+    assert parse(["--config", file]).config.options == found
+    assert parse([*argv[:4], "--set", "method.kd_weight=0.5"]).config.options["kd_weight"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("weight", "said"),
+    [
+        ("[[0,1],[20]]", "is [[0, 1], [20]]; it must be a finite number or a list of pairs of finite numbers or null"),
+        ("[0,1]", "is [0, 1]; it must be a finite number or a list of pairs of finite numbers or null"),
+        ("[[0,.nan]]", "is [[0, nan]]; it must be a finite number or a list of pairs"),
+        ("[[0,true]]", "is [[0, True]]; it must be a finite number or a list of pairs"),
+        ("[[0,1],[0,2]]", "is [[0.0, 1.0], [0.0, 2.0]]; its epochs must ascend from 0 on"),
+        ("[[0,-1]]", "is [[0.0, -1.0]]; its weights must be finite numbers of at least 0"),
+        ("[]", "is []; it must be a number, or pairs [epoch, weight]"),
+        ("-1", "is -1.0; it must be a finite number of at least 0"),
+    ],
+)
+def test_what_is_no_weight_by_epoch_is_named(weight: str, said: str) -> None:
+    with pytest.raises(UserError) as mistake:
+        parse(["--method", "kd", "--set", f"method.kd_weight={weight}"])
+    assert f"method.kd_weight {said}" in str(mistake.value)
+
+
+def test_a_recipe_is_an_option_of_kd_on_images_and_on_graphs() -> None:
+    found = parse(["--method", "kd", "--set", "method.recipe=kd-ce1-kd1-warmup20"]).config
+    assert found.options["recipe"] == "kd_ce1_kd1_warmup20"

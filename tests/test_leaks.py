@@ -22,11 +22,11 @@ from gnnkd.data.task import NodeTask, task
 from gnnkd.graph.split import unseen
 from gnnkd.run import Config, resolve
 from gnnkd.stages import Taught, train_student, train_teacher
-from gnnkd.train import fit
+from gnnkd.train import whole as steps_of
 from gnnkd.train.progress import Silent
 from gnnkd.types import UNKNOWN, Batch
 
-METHODS = sorted(distillers.methods())
+METHODS = sorted(distillers.graph_methods())
 N, C, PART = 120, 3, 30
 """Nodes and classes; the first 30 nodes train, the next 30 validate."""
 TRAIN, VAL, REST = (np.arange(N) // PART == i if i < 2 else np.arange(N) // PART > 1 for i in range(3))
@@ -72,7 +72,7 @@ class Steps:
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
     """A record of every step of both stages from here on."""
-    record, step = Steps([], []), fit.update
+    record, step = Steps([], []), steps_of.update
 
     def update(model: torch.nn.Module, optimizer: Any, distiller: Any, batch: Batch, *rest: Any) -> Any:
         shown = step(model, optimizer, distiller, batch, *rest)
@@ -80,7 +80,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
         record.weights.append({name: t.detach().clone() for name, t in model.state_dict().items()})
         return shown
 
-    monkeypatch.setattr(fit, "update", update)
+    monkeypatch.setattr(steps_of, "update", update)
     return record
 
 

@@ -19,7 +19,7 @@ from gnnkd.data.task import task
 from gnnkd.errors import UserError
 from gnnkd.logits import read
 from gnnkd.main import main
-from gnnkd.train import fit
+from gnnkd.train import whole as steps_of
 from gnnkd.train.fit import Fit
 
 N, C = 180, 3
@@ -77,7 +77,8 @@ def test_a_student_is_trained_and_no_teacher(
 ) -> None:
     trained: list[str] = []
     run = Fit.run
-    monkeypatch.setattr(Fit, "run", lambda self, *a: (trained.append(type(self.distiller).__name__), run(self, *a))[1])
+    name = lambda fit: type(fit.course.distiller).__name__  # noqa: E731
+    monkeypatch.setattr(Fit, "run", lambda self, *a: (trained.append(name(self)), run(self, *a))[1])
     assert command() == 0
     assert trained == ["Kd"]
     files = {f.relative_to(tmp_path / "runs").as_posix() for f in (tmp_path / "runs").rglob("*") if f.is_file()}
@@ -180,7 +181,7 @@ def test_an_interrupted_run_continues_to_the_same_files(
 ) -> None:
     assert command() == 0
     whole = (_place(tmp_path) / "model.safetensors").read_bytes()
-    update = fit.update
+    update = steps_of.update
 
     def interrupted(*args: Any) -> Any:
         if args[-1].epoch == 2:
@@ -188,7 +189,7 @@ def test_an_interrupted_run_continues_to_the_same_files(
         return update(*args)
 
     with monkeypatch.context() as broken:
-        broken.setattr(fit, "update", interrupted)
+        broken.setattr(steps_of, "update", interrupted)
         assert command("--overwrite", "--set", "train.checkpoint_every=2") == 130
     assert "--resume" in _fails(capsys, command)
     np.save(tmp_path / "other.npy", _logits(noise=0.5))

@@ -13,7 +13,7 @@ import pytest
 from gnnkd import distillers
 from gnnkd.main import main
 
-METHODS = sorted(distillers.methods())
+METHODS = sorted(distillers.graph_methods())
 TINY = ["--quiet", "--device", "cpu", "--set", "train.epochs=4", "train.width=8"]
 
 

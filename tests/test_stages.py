@@ -20,7 +20,8 @@ from gnnkd.data.task import NodeTask, task
 from gnnkd.errors import UserError
 from gnnkd.main import main
 from gnnkd.results import cached_outputs
-from gnnkd.train import checkpoint, fit
+from gnnkd.train import checkpoint
+from gnnkd.train import whole as steps_of
 from gnnkd.train.fit import Fit
 
 EPOCHS = 4
@@ -184,7 +185,8 @@ def test_a_finished_teacher_of_equal_configuration_is_reused(
     before = {f.name: f.read_bytes() for f in (runs / TEACHER).iterdir()}
     trained: list[str] = []
     run = Fit.run
-    monkeypatch.setattr(Fit, "run", lambda self, *a: (trained.append(type(self.distiller).__name__), run(self, *a))[1])
+    name = lambda fit: type(fit.course.distiller).__name__  # noqa: E731
+    monkeypatch.setattr(Fit, "run", lambda self, *a: (trained.append(name(self)), run(self, *a))[1])
     assert command("--method", "kd", "--mode", "tea/stu") == 0
     assert trained == ["Kd"]
     assert {f.name: f.read_bytes() for f in (runs / TEACHER).iterdir()} == before
@@ -258,7 +260,7 @@ def test_an_interrupted_stage_continues_to_the_same_files(
 ) -> None:
     runs, command = copy
     place = runs / (TEACHER if mode == "tea" else STUDENT)
-    update = fit.update
+    update = steps_of.update
 
     def interrupted(*args: Any) -> Any:
         if args[-1].epoch == 2:
@@ -266,7 +268,7 @@ def test_an_interrupted_stage_continues_to_the_same_files(
         return update(*args)
 
     with monkeypatch.context() as broken:
-        broken.setattr(fit, "update", interrupted)
+        broken.setattr(steps_of, "update", interrupted)
         assert command("--mode", mode, "--overwrite", "--set", "train.checkpoint_every=2") == 130
     assert {f.name for f in place.iterdir()} == {"config.json", "checkpoint.safetensors"}
     assert command("--mode", mode) == 2, "an unfinished run is neither lost nor continued unasked"

@@ -24,6 +24,8 @@ NOT_COMPARED = ("checkpoint_every", "workers")
 """Settings without influence on the result."""
 ASKING = ("batch_size", "precision", "channels_last", "compile")
 """Settings of training that also say how a network is asked; a published teacher has these alone."""
+IDLE = frozenset(field.name for field in dataclasses.fields(ImageTrainSettings)) - frozenset(ASKING)
+"""Settings that a published teacher has no use for."""
 
 
 @final

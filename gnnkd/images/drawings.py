@@ -95,7 +95,7 @@ def draw_tsne(panels: Mapping[str, Rows], y: Int[np.ndarray, " N"], classes: Seq
     area = float(np.clip(18_000 / len(y), 4, 28))
     for position, (name, points) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(lines, columns, position)
-        axes.scatter(*points[order].T, c=colours[y[order]], s=area, linewidths=0, alpha=0.85)
+        axes.scatter(points[order, 0], points[order, 1], c=colours[y[order]], s=area, linewidths=0, alpha=0.85)
         axes.set_title(name, fontsize=9)
         axes.set_xticks([])
         axes.set_yticks([])
@@ -142,9 +142,12 @@ def _colours(n: int) -> Float[np.ndarray, "C 4"]:
     """As many colours as there are classes: a qualitative palette, or hues all round."""
     from matplotlib import colormaps
 
-    if n <= NAMED:
-        return np.asarray(colormaps["tab10" if n <= 10 else "tab20"](np.arange(n)))
-    return np.asarray(colormaps["hsv"](np.arange(n) / n)) * np.array([0.9, 0.9, 0.9, 1])
+    few = colormaps["tab10" if n <= 10 else "tab20"]
+    found: Float[np.ndarray, "C 4"] = np.asarray(
+        few(np.arange(n)) if n <= NAMED else colormaps["hsv"](np.arange(n) / n)
+    )
+    # Pure yellow and cyan are pale on white.
+    return found if n <= NAMED else found * np.array([0.9, 0.9, 0.9, 1])
 
 
 def _figure(width: float, height: float) -> Figure:

@@ -44,7 +44,8 @@ class Finished:
         """
         if not self.config:
             raise UserError(f"{self.folder} holds no config.json; give the folder of a run")
-        found = load(dataset or self._dataset(), root, self.predictor.size, workers)
+        name = dataset or self._dataset()
+        found = load(name, root, None if is_known(name) else self.predictor.size, workers)
         task = images.task(
             found,
             protocol=self.config["protocol"],
@@ -60,27 +61,34 @@ class Finished:
 
     def _dataset(self) -> str:
         name = str(self.config["dataset"])
-        if name != "digits" and name not in images.NAMES:
+        if not is_known(name):
             raise UserError(f"{self.folder} is of a folder of images, '{name}'; say where it lies with --dataset DIR")
         return name
 
 
-def load(name: str, root: str | None, size: int, workers: int | None = None) -> images.ImageDataset:
+def is_known(name: str) -> bool:
+    """Whether a set of images goes by this name, so that its size is its own; others are folders."""
+    return _word(name) in ("digits", *images.NAMES)
+
+
+def _word(name: str) -> str:
+    return name.lower().replace("_", "-")
+
+
+def load(name: str, root: str | None, size: int | None, workers: int | None = None) -> images.ImageDataset:
     """A set of images by name, or a folder of them brought to `size` pixels.
 
     Raises:
-        UserError: a graph, an unknown name, or data that is not there or damaged.
+        UserError: a graph, an unknown name, data that is not there or damaged, or an option that does not apply.
     """
     from gnnkd.data import graphs
 
-    word = name.lower().replace("_", "-")
-    if word != "digits" and word in graphs.names():
+    if _word(name) in graphs.names() and not is_known(name):
         raise UserError(
             f"'{name}' is a graph; the accuracies of a graph's runs are in their result.json (python -m gnnkd.report "
             "FOLDER), and gnnkd.load(FOLDER).predict(x, edge_index) asks a saved network"
         )
-    known = word == "digits" or word in images.NAMES
-    return images.load(name, root=root, size=None if known else size, workers=workers)
+    return images.load(name, root=root, size=size, workers=workers)
 
 
 def read(path: Path) -> Finished:

@@ -11,7 +11,7 @@ from gnnkd.data.image_task import PROTOCOLS
 from gnnkd.errors import UserError
 from gnnkd.halves import Groups
 from gnnkd.images import networks, presets, weights
-from gnnkd.images.config import ASKING, ImageConfig, ImageDataSettings, Published
+from gnnkd.images.config import IDLE, ImageConfig, ImageDataSettings, Published
 from gnnkd.train.settings import ImageTrainSettings
 
 
@@ -77,8 +77,7 @@ def resolve(
 def _given(said: Groups, *, published: bool) -> frozenset[str]:
     names = {f"{group}.{name}" for group, values in said.items() for name in values}
     if published:  # what `train.X` says of a training does not reach it
-        idle = {f"teacher.{name}" for name in options.of(ImageTrainSettings) if name not in ASKING}
-        names = names - idle | {"teacher_weights"}
+        names = names - {f"teacher.{name}" for name in IDLE} | {"teacher_weights"}
     return frozenset(names)
 
 
@@ -118,7 +117,7 @@ def _check_levels(levels: Iterable[Groups], teacher: str, student: str, size: in
     of_training = options.of(ImageTrainSettings)
     for level in levels:
         options.checked("train", level.get("train", {}), common | of_training)
-        idle = [name for name in level.get("teacher", {}) if name in of_training and name not in ASKING]
+        idle = [name for name in level.get("teacher", {}) if name in IDLE]
         if published and idle:
             said = ", ".join(f"teacher.{name}" for name in idle)
             raise UserError(f"{said}: a published teacher is not trained (--teacher_weights); leave it out")

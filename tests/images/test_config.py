@@ -227,8 +227,10 @@ def test_a_published_teacher_is_known_by_its_content(weights: str) -> None:
 
 def test_a_published_teacher_beats_a_files_training_of_one(weights: str, tmp_path: Path) -> None:
     file = tmp_path / "run.yml"
-    file.write_text("dataset: cifar100\nteacher: {lr: 0.3}\n")
-    assert _config("--config", str(file), "--teacher_weights", weights).published is not None
+    file.write_text("dataset: cifar100\nteacher: {name: resnet20, shortcut: a, lr: 0.3}\n")
+    config = _config("--config", str(file), "--teacher_weights", weights)
+    assert config.published is not None
+    assert config.teacher["shortcut"] == "a"
     with pytest.raises(UserError, match=r"teacher\.lr: a published teacher is not trained"):
         parse(["--config", str(file), "--teacher_weights", weights, "--set", "teacher.lr=0.2"])
 

@@ -1,0 +1,70 @@
+"""What the smaller commands share with the main one: flags as people type them, and what a command's end says."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from gnnkd.errors import UserError, unknown
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose mistakes are the user's, in one line; dashes are underscores, and a flag's case is the same."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse."""
+        raise UserError(message)
+
+    def understood(self, argv: Sequence[str] | None) -> argparse.Namespace:
+        """The values that a command line gives; None takes the program's own.
+
+        Raises:
+            UserError: an unknown flag, with the nearest match, or a word too many.
+        """
+        tokens = [_plain(token) for token in (sys.argv[1:] if argv is None else argv)]
+        found, rest = self.parse_known_args(tokens)
+        if rest:
+            flags = [name.removeprefix("--") for name in self._option_string_actions if name.startswith("--")]
+            if rest[0].startswith("-"):
+                raise unknown("flag", rest[0].split("=")[0].lstrip("-"), flags)
+            raise UserError(f"unexpected argument '{rest[0]}'; options are given as --name value")
+        return found
+
+
+def _plain(token: str) -> str:
+    if not token.startswith("--"):
+        return token
+    name, equals, value = token[2:].partition("=")
+    return f"--{name.lower().replace('-', '_')}{equals}{value}"
+
+
+def whole(low: int) -> Callable[[str], int]:
+    """A type for a flag: whole numbers from `low` on."""
+
+    def number(said: str) -> int:
+        try:
+            found = int(said)
+        except ValueError:
+            found = low - 1
+        if found < low:
+            raise argparse.ArgumentTypeError(f"{said!r} is no whole number from {low} on")
+        return found
+
+    return number
+
+
+def answered(work: Callable[[], Any]) -> int:
+    """Do a command's work and return its exit code: 0, 2 (a user's mistake, said in one line) or 130 (Ctrl-C)."""
+    try:
+        work()
+    except SystemExit as done:  # --help
+        return int(done.code or 0)
+    except UserError as mistake:
+        print(f"gnnkd: error: {' '.join(str(mistake).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("gnnkd: interrupted", file=sys.stderr)
+        return 130
+    return 0

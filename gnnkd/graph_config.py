@@ -1,0 +1,220 @@
+"""One teacher and one student on one graph: all that determines the result of a run, and how it is run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
+
+from gnnkd import distillers, models, options
+from gnnkd.data.dataset import NodeDataset
+from gnnkd.data.task import NodeTask
+from gnnkd.data.task import task as make_task
+from gnnkd.distillers.dgd.settings import GeneratorSettings
+from gnnkd.errors import UserError
+from gnnkd.halves import as_arguments
+from gnnkd.logits import Logits
+from gnnkd.models import Model, Teacher
+from gnnkd.train.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from gnnkd.places import Place
+    from gnnkd.train.progress import Progress
+
+NOT_COMPARED = ("checkpoint_every",)
+"""Settings without influence on the result."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """How a dataset is read; None leaves the choice to the data.
+
+    Args:
+        undirected: add the mirror of each edge.
+        normalise: divide each row of features by its sum ("row") or not ("raw"); "auto" follows the protocol.
+        k: neighbours of a node, for graphs made from features, >= 1.
+        fractions: of training, validation and test, under the split `random`.
+    """
+
+    undirected: bool = True
+    normalise: Literal["auto", "row", "raw"] = "auto"
+    k: int | None = None
+    fractions: tuple[float, float, float] | None = None
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One teacher and one student, on one dataset, for any seed.
+
+    `teacher` and `student` are options of the networks, `options` those of the method and of its base. `given` names
+    what the user said himself, `group.option`; the rest are presets and defaults. Ready logits may stand for the
+    teacher's network; then no teacher is trained.
+    """
+
+    dataset: str
+    split: str | None
+    setting: str
+    teacher_network: Teacher
+    student_network: Model
+    method: str
+    base: str | None
+    base_given: bool
+    data: DataSettings
+    teacher: Mapping[str, Any]
+    teacher_train: TrainSettings
+    student: Mapping[str, Any]
+    student_train: TrainSettings
+    options: Mapping[str, Any]
+    generators: GeneratorSettings | None
+    given: frozenset[str]
+    DIFFERING: ClassVar[tuple[str, str]] = ("another split, graph or order of nodes", "other features or labels")
+    """What another `fingerprint`, and another `content`, of a task mean."""
+    parallel: ClassVar[bool] = False
+    """Whether several processes can share a training."""
+
+    @property
+    def logits(self) -> Logits | None:
+        """Ready logits, where no teacher is trained."""
+        return self.teacher_network if isinstance(self.teacher_network, Logits) else None
+
+    @property
+    def teacher_model(self) -> str:
+        """The teacher's network, as results call it."""
+        return models.name(self.teacher_network)
+
+    @property
+    def student_model(self) -> str:
+        """The student's network, as results call it."""
+        return models.name(self.student_network)
+
+    def load(self, root: str | None) -> NodeDataset:
+        """The dataset, from files below `root` if it has any.
+
+        Raises:
+            UserError: it is not there, is damaged, or is not what ready logits are of.
+        """
+        from gnnkd.data.graphs import load
+
+        dataset = load(self.dataset, root=root, undirected=self.data.undirected, k=self.data.k)
+        if self.logits is not None:
+            self.logits.check(dataset)
+        return dataset
+
+    def task(self, dataset: NodeDataset, seed: int) -> NodeTask:
+        """What is to be learnt on `dataset` with one seed.
+
+        Raises:
+            UserError: the dataset does not have the split or the setting.
+        """
+        return make_task(
+            dataset,
+            protocol=self.split,
+            seed=seed,
+            setting=self.setting,
+            normalise=self.data.normalise,
+            fractions=self.data.fractions,
+        )
+
+    def notes(self, task: NodeTask) -> tuple[str, ...]:
+        """What a user should know of the data and of ready logits."""
+        return (*task.notes, *(self.logits.notes_on(task) if self.logits else ()))
+
+    def check_task(self, task: NodeTask, folder: Path, *, student: bool) -> None:
+        """Refuse, before a place is claimed, ready logits that do not fit a task.
+
+        Raises:
+            UserError: they do not.
+        """
+        if self.logits is not None:
+            self.logits.on(task)
+
+    def run_teacher(self, task: NodeTask, place: Place, *, resume: bool, progress: Progress) -> dict[str, Any]:
+        """Train a teacher and write its files; the content of `result.json`."""
+        from gnnkd.results import run_teacher
+
+        return run_teacher(task, self, place, resume=resume, progress=progress)
+
+    def run_student(self, task: NodeTask, place: Place, *, resume: bool, progress: Progress) -> dict[str, Any]:
+        """Train a student from the files of its teacher and write its own; the content of `result.json`."""
+        from gnnkd.results import run_student
+
+        return run_student(task, self, place, resume=resume, progress=progress)
+
+    @property
+    def wants_generators(self) -> bool:
+        """Whether the method learns from generators, with the options that it has."""
+        wraps, chosen = distillers.methods()[self.method].wraps, self.options
+        return wraps and chosen.get("beta") != 0 and chosen.get("k") != 0
+
+    def check_generators(self) -> None:
+        """Refuse, before anything is trained, a method that needs generators and will have none.
+
+        Raises:
+            UserError: it does.
+        """
+        if self.wants_generators and self.generators is None:
+            raise UserError(f"method.generators is false, and {self.method} learns from them; leave it out")
+
+    def check_lesson(self) -> None:
+        """Refuse a method that learns from more than the logits that there are.
+
+        Raises:
+            UserError: it does.
+        """
+        if self.wants_generators:
+            instead = distillers.default_base(models.needs_graph(self.student_network))
+            raise UserError(
+                f"{self.method} learns from generators, which are learnt while a teacher trains; with ready logits use "
+                f"the method {instead}, or train a teacher"
+            )
+
+    def describe_teacher(self, task: NodeTask) -> dict[str, Any]:
+        """All that determines the teacher's result, as plain values."""
+        if self.logits is not None:
+            return self.logits.describe()
+        return _where(self, task) | {
+            "teacher_model": self.teacher_model,
+            "teacher": _stage(self.teacher, self.teacher_train),
+            "generators": options.plain(self.generators),
+        }
+
+    def describe_student(self, task: NodeTask, teacher: Mapping[str, Any]) -> dict[str, Any]:
+        """All that determines the student's result, as plain values; `teacher` is the description of its teacher."""
+        return _where(self, task) | {
+            "student_model": self.student_model,
+            "student": _stage(self.student, self.student_train),
+            "method": self.method,
+            "base": self.base,
+            "options": options.plain(self.options),
+            "teacher": dict(teacher),
+        }
+
+    def teacher_arguments(self) -> list[str]:
+        """What the user said about data and teacher, as words of a command line."""
+        values = {f"data.{name}": v for name, v in options.plain(self.data).items()}
+        of_teacher = options.plain(self.teacher) | options.plain(self.teacher_train)
+        values |= {f"teacher.{name}": v for name, v in of_teacher.items()}
+        generators = options.plain(self.generators) or {}
+        values |= {f"method.{name}": v for name, v in generators.items() if f"generators.{name}" in self.given}
+        return as_arguments(values, self.given)
+
+
+def _where(config: Config, task: NodeTask) -> dict[str, Any]:
+    return {
+        "dataset": task.name,
+        "protocol": task.protocol,
+        "setting": task.setting,
+        "seed": task.seed,
+        "fingerprint": task.fingerprint,
+        "content": task.content,
+        "data": options.plain(config.data) | {"normalise": task.features},
+    }
+
+
+def _stage(network: Mapping[str, Any], train: TrainSettings) -> dict[str, Any]:
+    both = {**network, **dataclasses.asdict(train)}
+    return {name: options.plain(value) for name, value in both.items() if name not in NOT_COMPARED}
