@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import final
 
@@ -33,6 +33,8 @@ class Course(ABC):
     model: nn.Module
     optimizer: torch.optim.Optimizer
     device: torch.device
+    heard: Callable[[int, float], None] | None = None
+    """Called within long epochs with the epoch and the share of it that is done."""
 
     @abstractmethod
     def epoch(self, step: Step) -> Epoch:

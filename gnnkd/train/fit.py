@@ -28,6 +28,9 @@ class Report(Protocol):
     def update(self, epoch: int, values: Mapping[str, float]) -> None:
         """After every epoch: its number from 0, and the scalars worth showing."""
 
+    def within(self, epoch: int, share: float) -> None:
+        """Within a long epoch: how much of it is done, in [0, 1]."""
+
 
 class DivergedError(UserError):
     """A loss that is not finite."""
@@ -77,6 +80,7 @@ class Fit:
         checkpoint is written and the interrupt passed on.
         """
         p, stop = self.progress, False
+        self.course.heard = None if report is None else report.within
         with deferred() as interrupted:
             while p.epoch < self.settings.epochs and not self._spent() and not stop:
                 step = Step(p.epoch, self.settings.epochs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -35,7 +35,6 @@ def image_fit(
     file: Path | None = None,
     key: str = "",
     track_test: bool = False,
-    heard: Callable[[int], None] | None = None,
 ) -> Fit:
     """The training of `model` by `distiller`, to be run or restored.
 
@@ -45,7 +44,6 @@ def image_fit(
         file: where checkpoints go; None keeps none.
         key: what this run is, compared on resume.
         track_test: score the test images after each epoch too.
-        heard: called after each step with the number of images seen in the epoch.
 
     Raises:
         UserError: two networks or options that do not fit the method.
@@ -65,7 +63,6 @@ def image_fit(
         _taught(teacher, task, distiller, settings),
         settings,
         track_test=track_test,
-        heard=heard,
     )
     return Fit(course, settings, file=file, key=key)
 

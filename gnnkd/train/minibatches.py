@@ -48,7 +48,6 @@ class Minibatches(Course):
         teacher: whoever is asked about each batch, or None.
         settings: learning rate and the like.
         track_test: score the test images too after each epoch, as `test_acc`; nothing is chosen by it.
-        heard: called after each step with the number of images seen in the epoch.
     """
 
     def __init__(
@@ -60,13 +59,13 @@ class Minibatches(Course):
         settings: ImageTrainSettings,
         *,
         track_test: bool = False,
-        heard: Callable[[int], None] | None = None,
     ) -> None:
         self.device = images.y.device
         if settings.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model, self.images, self.distiller, self.teacher = model, images, distiller, teacher
-        self.settings, self.track_test, self.heard = settings, track_test, heard
+        self.settings, self.track_test = settings, track_test
+        self.rows = int(images.split.train.sum())
         self.run = torch.compile(model) if settings.compile else model
         if distiller.part is not None:
             distiller.part.to(self.device).train()
@@ -100,7 +99,7 @@ class Minibatches(Course):
             hits = hits + (output.logits.detach().argmax(1) == batch.y).sum()
             rows += n
             if self.heard is not None:
-                self.heard(rows)
+                self.heard(step.epoch, min(1.0, rows * processes.world() / self.rows))
         processes.same(self.model.buffers())
         scalars: dict[str, Tensor | float] = {name: total / rows for name, total in sums.items()}
         scalars |= {"train_acc": hits / rows, "lr": rate}

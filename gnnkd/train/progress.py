@@ -17,6 +17,9 @@ class Bar(Protocol):
     def update(self, epoch: int, values: Mapping[str, float]) -> None:
         """Say that `epoch` (from 0) is done, with the numbers worth showing."""
 
+    def within(self, epoch: int, share: float) -> None:
+        """Say that so much of `epoch` is done, in [0, 1]."""
+
 
 class Progress(Protocol):
     """Where stages report."""
@@ -35,6 +38,9 @@ class Silent:
         yield self
 
     def update(self, epoch: int, values: Mapping[str, float]) -> None:
+        """Show nothing."""
+
+    def within(self, epoch: int, share: float) -> None:
         """Show nothing."""
 
 
@@ -65,6 +71,9 @@ class _RichBar:
     def update(self, epoch: int, values: Mapping[str, float]) -> None:
         text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         self._shown.update(self._task, completed=epoch + 1, values=text)
+
+    def within(self, epoch: int, share: float) -> None:
+        self._shown.update(self._task, completed=epoch + share)
 
 
 def progress(*, quiet: bool = False) -> Progress:

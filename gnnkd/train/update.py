@@ -59,9 +59,9 @@ def apply(
     return {name: t.detach() for name, t in terms.items()} | dict(distiller.diagnostics())
 
 
-def trained(model: nn.Module, distiller: Distiller) -> dict[str, nn.Parameter]:
+def trained(model: nn.Module, distiller: Distiller) -> dict[str, Tensor]:
     """All that a step changes: the model's parameters by name, those of the method's own part as `method.<name>`."""
-    found = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    found: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if distiller.part is not None:
         found |= {f"method.{name}": p for name, p in distiller.part.named_parameters() if p.requires_grad}
     return found

@@ -93,6 +93,9 @@ class _Stop:
     def __init__(self, after: int) -> None:
         self.after = after
 
+    def within(self, epoch: int, share: float) -> None:
+        """Nothing to say."""
+
     def update(self, epoch: int, values: object) -> None:
         if epoch + 1 > self.after:
             raise MemoryError
@@ -211,6 +214,9 @@ class _Record:
 
     def __init__(self, fit: Fit) -> None:
         self.fit, self.weights, self.shown = fit, [], []  # type: ignore[var-annotated]
+
+    def within(self, epoch: int, share: float) -> None:
+        """Nothing to say."""
 
     def update(self, epoch: int, values: Any) -> None:
         assert epoch == len(self.weights)

@@ -130,6 +130,26 @@ def test_a_run_in_two_pieces_is_the_run_in_one(tmp_path: Path, method: str) -> N
         assert torch.equal(t, expected.last[name]), name
 
 
+class _Heard:
+    """A report that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.shares: list[tuple[int, float]] = []
+
+    def update(self, epoch: int, values: object) -> None:
+        self.shares.append((epoch, 2.0))
+
+    def within(self, epoch: int, share: float) -> None:
+        self.shares.append((epoch, share))
+
+
+def test_progress_is_heard_within_an_epoch() -> None:
+    report = _Heard()
+    _fit(epochs=2).run(report)
+    expected = [4 / 14, 8 / 14, 12 / 14, 1.0, 2.0]
+    assert report.shares == [(epoch, share) for epoch in range(2) for share in expected]
+
+
 def test_without_validation_the_last_epoch_is_kept() -> None:
     fit = _fit(toy=Toy(val=0))
     reached = fit.run()
