@@ -9,9 +9,10 @@ import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from gnnkd import yaml_file
+from gnnkd.arguments import Parser
 from gnnkd.errors import UserError, unknown
 from gnnkd.flags import NAMED, OPTIONS, SHORT, SWITCHES, VALUES
 from gnnkd.options import GROUPS
@@ -24,7 +25,7 @@ def parse(argv: Sequence[str]) -> Request:
     Raises:
         UserError: an unknown flag, name, option or value, a broken file, or contradicting flags.
     """
-    said = vars(_parser().parse_args([_plain(token) for token in argv]))
+    said = vars(_parser().understood(argv))
     file, pairs = said.pop("config", None), said.pop("set", [])
     flags = level(said, "the command line")
     levels = [replace(level(yaml_file.read(Path(file)), file), file=True)] if file else []
@@ -35,24 +36,8 @@ def parse(argv: Sequence[str]) -> Request:
 # -- sources ---------------------------------------------------------------------------------------------------
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are the user's, in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(message)
-
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
-        found, rest = self.parse_known_args(args, namespace)
-        if rest:
-            flags = [name.removeprefix("--") for name in self._option_string_actions if name.startswith("--")]
-            if rest[0].startswith("-"):
-                raise unknown("flag", rest[0].split("=")[0].lstrip("-"), flags)
-            raise UserError(f"unexpected argument '{rest[0]}'; options are given as --name value")
-        return found
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="gnnkd",
         usage="python -m gnnkd.main [--dataset NAME] [--mode tea|stu|tea/stu] [--method NAME] [flags]",
         description="Train a network of graphs or images as a teacher, and distil it into a small student.",
@@ -86,14 +71,6 @@ def _version() -> str:
         return version("gnnkd")
     except PackageNotFoundError:
         return "(not installed)"
-
-
-def _plain(token: str) -> str:
-    """A flag with its dashes as underscores, in lower case; other tokens, and what follows `=`, as they are."""
-    if not token.startswith("--"):
-        return token
-    name, equals, value = token[2:].partition("=")
-    return f"--{_canonical(name)}{equals}{value}"
 
 
 def _canonical(name: str) -> str:

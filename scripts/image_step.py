@@ -27,6 +27,7 @@ from gnnkd.data.image_task import ImageTask
 from gnnkd.distillers.kd import Kd
 from gnnkd.images.networks import built
 from gnnkd.train.images import image_fit
+from gnnkd.train.lessons import Cached
 from gnnkd.train.settings import ImageTrainSettings
 from gnnkd.types import Step
 
@@ -42,8 +43,11 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "channels_last": {"channels_last": True},
     "bfloat16": {"channels_last": True, "precision": "bfloat16"},
     "compile": {"channels_last": True, "compile": True},
+    "cache_teacher": {"channels_last": True, "cache_teacher": True},
 }
 """Our training with some options of `ImageTrainSettings`."""
+EPOCHS = 240
+"""Of a schedule: a kept logit is asked for in this many epochs, and a teacher knows as much as on their average."""
 TEMPERATURE, SOFT = 4.0, 0.9
 
 
@@ -140,6 +144,10 @@ def ours(
     task = replace(data, split=replace(data.split, train=few, val=torch.zeros_like(few)))
     settings = ImageTrainSettings(batch_size=args.batch_size, epochs=10**6, **options)
     course = image_fit(student, task, Kd(), teacher, settings, seed=0).course
+    if isinstance(course.teacher, Cached):
+        views = data.augment.views
+        asked = views * (1 - (1 - 1 / views) ** EPOCHS) / EPOCHS  # the mean share of images in a view that is new
+        course.teacher.known = torch.rand_like(course.teacher.known, dtype=torch.float32) > asked
     epochs = iter(range(10**6))
 
     def work() -> Seconds:

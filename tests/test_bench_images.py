@@ -55,14 +55,14 @@ def test_an_image_of_the_plain_loop_is_one_of_our_views(bench) -> None:
 
 def test_steps(bench, monkeypatch, capsys) -> None:
     few = ("--images", "96", "--workers", "1", "--batch_size", "16", "--repeats", "1", "--steps", "2", "--threads", "1")
-    networks = ("--teacher", "resnet8", "--student", "resnet8", "--variants", "gnnkd,channels_last")
+    networks = ("--teacher", "resnet8", "--student", "resnet8", "--variants", "gnnkd,cache_teacher")
     monkeypatch.setattr(sys, "argv", ["bench", "--part", "step", *few, *networks])
     bench.main()
     lines = [line for line in capsys.readouterr().out.splitlines() if "resnet8 -> resnet8" in line]
     assert [line.split("|")[1].split(", ", 1)[1].strip() for line in lines] == [
         "plain loop, 1 workers",
         "gnnkd",
-        "gnnkd, channels_last",
+        "gnnkd, cache_teacher",
     ]
     assert "1.00 (1.00 .. 1.00)" in lines[0]
 

@@ -189,5 +189,5 @@ def _check_finite(step: Step, scalars: dict[str, float]) -> None:
     if wrong:
         terms = [name for name in scalars if "/" not in name and name not in wrong]
         shown = ", ".join(f"{name} {scalars[name]:.4g}" for name in [*wrong[:3], *terms])
-        what = "method.generator_lr" if wrong[0].startswith("imitation/") else "train.lr or method.beta"
+        what = "method.generator_lr" if wrong[0].startswith("imitation/") else "train.lr, or weight of the method"
         raise DivergedError(f"the loss is not finite at epoch {step.epoch} ({shown}); try a smaller {what}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, Protocol, final
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gnnkd.errors import UserError
+from gnnkd.nn.images.folded import folded
 from gnnkd.train.settings import ImageTrainSettings
 from gnnkd.types import Batch, Output
 
@@ -56,13 +58,22 @@ class Live:
 
     def __init__(self, network: nn.Module, settings: ImageTrainSettings, *, maps: bool) -> None:
         self.network, self.settings, self.maps = network.eval().requires_grad_(False), settings, maps
-        self.run = torch.compile(network) if settings.compile else network
+        self.run: Callable[..., Output] | None = None
 
     @torch.no_grad()
     def teach(self, batch: Batch) -> Output:
         """A forward pass."""
+        if self.run is None:
+            assert isinstance(batch.x, Tensor)
+            self.run = self._made(batch.x)
         with autocast(batch.y.device, self.settings):
             return in_float32(self.run(batch.x, None), maps=self.maps)
+
+    def _made(self, x: Tensor) -> Callable[..., Output]:
+        """The network as it is asked: batch norms folded, laid out and compiled as the settings say."""
+        asked = folded(self.network, x[:2])
+        asked = asked.to(memory_format=self.settings.layout(x.device))  # type: ignore[call-overload]
+        return torch.compile(asked) if self.settings.compile else asked
 
 
 @final

@@ -61,8 +61,7 @@ class Minibatches(Course):
         track_test: bool = False,
     ) -> None:
         self.device = images.y.device
-        if settings.channels_last:
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.to(memory_format=settings.layout(self.device))  # type: ignore[call-overload]
         self.model, self.images, self.distiller, self.teacher = model, images, distiller, teacher
         self.settings, self.track_test = settings, track_test
         self.rows = int(images.split.train.sum())
@@ -101,8 +100,10 @@ class Minibatches(Course):
             if self.heard is not None:
                 self.heard(step.epoch, min(1.0, rows * processes.world() / self.rows))
         processes.same(self.model.buffers())
-        scalars: dict[str, Tensor | float] = {name: total / rows for name, total in sums.items()}
-        scalars |= {"train_acc": hits / rows, "lr": rate}
+        sums = processes.total({**sums, "train_acc": hits, "rows": torch.tensor(rows)})
+        rows_of_all = sums.pop("rows")
+        scalars: dict[str, Tensor | float] = {name: total / rows_of_all for name, total in sums.items()}
+        scalars["lr"] = rate
         if self.track_test:
             scalars["test_acc"] = accuracy(self.run, self.model, self.images, self.images.split.test, self.settings)
         return Epoch(self._score(), scalars)
@@ -128,10 +129,8 @@ class Minibatches(Course):
 
 
 def _laid_out(batch: Batch, settings: ImageTrainSettings) -> Batch:
-    if not settings.channels_last:
-        return batch
     assert isinstance(batch.x, Tensor)
-    x = batch.x.contiguous(memory_format=torch.channels_last)
+    x = batch.x.contiguous(memory_format=settings.layout(batch.x.device))
     return Batch(x, batch.y, batch.index, None, batch.labelled, batch.view)
 
 

@@ -76,6 +76,16 @@ def average(gradients: Mapping[str, Tensor], rows: int) -> dict[str, Tensor]:
     return {name: mean.view(g.shape).to(g.dtype) for (name, g), mean in zip(gradients.items(), means, strict=True)}
 
 
+def total(sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The sums of scalars over all processes, the same names in each; as they are when there is one process."""
+    if world() == 1 or not sums:
+        return dict(sums)
+    device = next(iter(sums.values())).device
+    sent = torch.stack([t.to(device, torch.float64) for t in sums.values()])
+    dist.all_reduce(sent)
+    return dict(zip(sums, sent, strict=True))
+
+
 def same(tensors: Iterable[Tensor]) -> None:
     """Overwrite `tensors` everywhere by those of the first process."""
     if world() > 1:

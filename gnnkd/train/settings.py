@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal, Protocol, final
 
+import torch
+
 from gnnkd.errors import UserError
 
 
@@ -70,7 +72,7 @@ class ImageTrainSettings:
         decay: factor at a milestone, in (0, 1].
         warmup_epochs: the learning rate rises linearly over so many epochs, >= 0.
         precision: of the forward passes; "bfloat16" is autocast, losses and weights stay in float32.
-        channels_last: layout of images and convolutions in memory.
+        channels_last: layout of images and convolutions in memory; None takes it on a CPU, where it is faster.
         compile: `torch.compile` for the forward passes.
         cache_teacher: keep the teacher's logits of each view of each image (crop and flip) and do not ask again; for
             methods that read logits alone. A continued run has a cache of its own, equal up to rounding.
@@ -92,7 +94,7 @@ class ImageTrainSettings:
     decay: float = 0.1
     warmup_epochs: int = 0
     precision: Literal["float32", "bfloat16"] = "float32"
-    channels_last: bool = False
+    channels_last: bool | None = None
     compile: bool = False
     cache_teacher: bool = False
     patience: int = 0
@@ -114,6 +116,11 @@ class ImageTrainSettings:
             raise UserError(
                 f"milestones is {list(self.milestones)}; it must be ascending shares of the epochs, between 0 and 1"
             )
+
+    def layout(self, device: torch.device) -> torch.memory_format:
+        """The layout of images on a device."""
+        last = device.type == "cpu" if self.channels_last is None else self.channels_last
+        return torch.channels_last if last else torch.contiguous_format
 
     def rate(self, epoch: int) -> float:
         """The learning rate of an epoch, counted from 0."""

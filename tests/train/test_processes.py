@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,16 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
+from gnnkd import distillers
+from gnnkd.distillers.base import Lesson
 from gnnkd.distillers.supervised import Supervised
 from gnnkd.errors import UserError
+from gnnkd.graph.split import Split
 from gnnkd.train import processes
+from gnnkd.train.fit import Fit
+from gnnkd.train.lessons import Live
+from gnnkd.train.minibatches import Minibatches
+from gnnkd.train.settings import ImageTrainSettings
 from gnnkd.train.update import update
 from gnnkd.types import Batch, Output, Step
 
@@ -31,7 +39,7 @@ class Line(nn.Module):
         self.map = nn.Linear(3, 2)
 
     def forward(self, x: torch.Tensor, graph: object = None) -> Output:
-        return Output(self.map(x))
+        return Output(self.map(x.flatten(1)))
 
 
 def _stepped(rows: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -42,6 +50,40 @@ def _stepped(rows: torch.Tensor) -> dict[str, torch.Tensor]:
     for epoch in range(3):
         update(model, optimizer, Supervised(), batch, None, Step(epoch, 3))
     return model.state_dict()
+
+
+class Pictures:
+    """Seven training images and two for validation; of several processes each gets every other one."""
+
+    def __init__(self) -> None:
+        ids = torch.arange(9)
+        self.y = ids % 2
+        self.x = torch.randn(9, 3, 1, 1, generator=torch.Generator().manual_seed(2))
+        self.split = Split(ids < 7, ids >= 7, ids >= 9)
+
+    def epoch(self, epoch: int, batch_size: int, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+        for ids in torch.arange(7).split(batch_size):
+            mine = ids[rank::world]
+            yield Batch.of(self.x[mine], self.y[mine], None, torch.ones_like(mine, dtype=torch.bool), mine)
+
+    def scan(self, mask: torch.Tensor, batch_size: int) -> Iterator[Batch]:
+        for ids in mask.nonzero().flatten().split(batch_size):
+            yield Batch.of(self.x[ids], self.y[ids], None, torch.zeros_like(ids, dtype=torch.bool), ids)
+
+
+def _trained(method: str) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
+    settings = ImageTrainSettings(epochs=3, batch_size=4, lr=0.1)
+    model, pictures, distiller = Line(), Pictures(), distillers.build(method)
+    shown = Output(torch.zeros(1, 2))
+    distiller.prepare(Lesson(shown, shown, (), pictures.y, 0.9, 5e-4, 0))
+    teacher = Live(Line(), settings, maps=False)
+    with torch.no_grad():
+        teacher.network.map.weight.neg_()
+    reached = Fit(Minibatches(model, pictures, distiller, teacher, settings), settings).run()
+    return reached.last, reached.history
+
+
+METHODS = ("kd", "dkd", "dot")
 
 
 def _process(rank: int, folder: str, port: int) -> None:
@@ -57,6 +99,8 @@ def _process(rank: int, folder: str, port: int) -> None:
         processes.same([held])
         assert held.tolist() == [0.0, 0.0]
         torch.save(_stepped(SHARES[rank]), Path(folder) / f"{rank}.pt")
+        for method in METHODS:
+            torch.save(_trained(method), Path(folder) / f"{method}{rank}.pt")
     assert not dist.is_initialized()
 
 
@@ -69,6 +113,14 @@ def test_two_processes_take_the_step_of_one(tmp_path: Path) -> None:
     for rank in range(2):
         for name, t in torch.load(tmp_path / f"{rank}.pt", weights_only=True).items():
             torch.testing.assert_close(t, whole[name])
+    for method in METHODS:  # whole trainings: uneven shares, and histories that are of all images
+        weights, history = _trained(method)
+        for rank in range(2):
+            found, rows = torch.load(tmp_path / f"{method}{rank}.pt", weights_only=True)
+            for name, t in found.items():
+                torch.testing.assert_close(t, weights[name], rtol=1e-4, atol=1e-6)
+            for row, other in zip(rows, history, strict=True):
+                assert row == pytest.approx(other, rel=1e-4)
 
 
 def test_alone_nothing_is_sent() -> None:
