@@ -26,9 +26,19 @@ def flat(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def unflatten(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put `flat(optimizer)` back."""
+    """Put `flat(optimizer)` back, each tensor laid out in memory as its parameter is.
+
+    A file keeps no layout; the fused optimizers would pair every weight with another one's momentum, without a word.
+    """
+    params = [p for group in optimizer.param_groups for p in group["params"]]
     states: dict[int, dict[str, Tensor]] = {}
     for key, t in tensors.items():
         index, entry = key.split(".", 1)
-        states.setdefault(int(index), {})[entry] = t
+        states.setdefault(int(index), {})[entry] = _as_laid_out(params[int(index)], t)
     optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _as_laid_out(param: Tensor, t: Tensor) -> Tensor:
+    if t.shape != param.shape or t.stride() == param.stride():
+        return t
+    return torch.empty_like(param, dtype=t.dtype, device=t.device).copy_(t)

@@ -11,6 +11,7 @@ import pytest
 from gnnkd.config import Request, parse
 from gnnkd.distillers import image_methods
 from gnnkd.images.config import ImageConfig
+from gnnkd.images.presets import METHODS
 from gnnkd.nn.images import LARGE, SMALL
 
 ROOT = Path(__file__).parents[1]
@@ -115,6 +116,15 @@ def test_the_published_settings() -> None:
             assert asked.student_train.lr == (0.1 if kind == "imagenet" else 0.01 if small else 0.05)
             known = LARGE if kind == "imagenet" else SMALL
             assert {asked.teacher_model, asked.student_model} <= known.keys()
+
+
+def test_a_head_says_where_the_weight_is_not_a_published_one() -> None:
+    for file in files("cifar100", "reviewkd"):
+        pair = tuple(file.stem.split("-"))
+        ours = "it is ours: 1." in file.read_text(encoding="utf-8")
+        assert ours is (("cifar", *pair, "reviewkd") not in METHODS), file
+        assert ours is ("published settings but for its weight" in file.read_text(encoding="utf-8")), file
+        assert not ours or config(file).options["weight"] == 1
 
 
 def test_numbers_are_percentages_with_a_source() -> None:

@@ -65,6 +65,8 @@ class Kd(LogitDistiller):
             warmup=epochs if warmup is None else warmup,
         )
         check_some({"ce_weight": self.ce_weight, "kd_weight": self.kd_weight})
+        said = {"alpha": alpha, "recipe": None if recipe == "mixed" else recipe}
+        self.shares = {name: value for name, value in said.items() if value is not None}
 
     def distill(self, student: Tensor, teacher: Tensor, y: Tensor, step: Step) -> dict[str, Tensor]:
         """The term `kd`."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar
 
 from jaxtyping import Float, Int
@@ -23,6 +25,9 @@ class LogitDistiller(Distiller):
 
     graphs: ClassVar[bool] = False
     images: ClassVar[bool] = True
+
+    shares: Mapping[str, object] = MappingProxyType({})
+    """Options that the user has given and that say `kd_weight` in other words, by name."""
 
     def __init__(self, *, ce_weight: Weight, temperature: float, warmup: int, kd_weight: Weight = 1.0) -> None:
         self.ce_weight = Schedule.of("ce_weight", ce_weight)

@@ -31,7 +31,8 @@ class LogitStd(Distiller):
     """A base method of logits, on standardised ones.
 
     Args:
-        base: the method, one that reads logits alone; its temperature and distillation weight are set here.
+        base: the method, one that reads logits alone; its temperature and distillation weight are set here, so neither
+            may be its own already, nor may KD's `alpha` or `recipe` say them. `ce_weight` stays the base's.
         kd_weight: weight of the base's distillation, at least 0, or pairs [epoch, weight].
         temperature: T > 0, in standard deviations of a row's logits.
     """
@@ -45,6 +46,7 @@ class LogitStd(Distiller):
             raise ValueError(
                 f"method.base {type(base).__name__} reads more than logits; logitstd needs one as kd or dkd"
             )
+        _check_free(base)
         base.kd_weight, base.temperature = Schedule.of("kd_weight", kd_weight), above_zero("temperature", temperature)
         check_some({"ce_weight": base.ce_weight, "kd_weight": base.kd_weight})
         self.base = base
@@ -55,3 +57,22 @@ class LogitStd(Distiller):
         s, t = full_precision(student.logits), full_precision(teacher.logits)
         taught = self.base.taught(standardised(s), standardised(t), batch.y, step)
         return self.base.task(s, batch.y, step) | taught
+
+
+def _check_free(base: LogitDistiller) -> None:
+    """Refuse a base that was told what is set here.
+
+    Raises:
+        ValueError: it was.
+    """
+    for name, value in base.shares.items():
+        raise ValueError(
+            f"method.{name} is {value}; it must be left out with logitstd, whose weights are method.ce_weight and "
+            "method.kd_weight"
+        )
+    plain = type(base)()  # type: ignore[call-arg]
+    for name in ("kd_weight", "temperature"):
+        if getattr(base, name) != getattr(plain, name):
+            raise ValueError(
+                f"method.base {type(base).__name__} has a {name} of its own; it must be left out, logitstd has it"
+            )

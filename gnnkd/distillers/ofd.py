@@ -43,7 +43,7 @@ class Ofd(MapDistiller):
         """Make a connector for every pair of stages, and its margins from the teacher's batch norms.
 
         Raises:
-            UserError: a stage of the teacher has no batch norm before its activation.
+            UserError: a stage of the teacher has no batch norm before its activation, or no activation.
         """
         assert lesson.teacher is not None
         pairs = paired(lesson.student.raw_maps[1:], lesson.teacher.raw_maps[1:])
@@ -55,6 +55,11 @@ class Ofd(MapDistiller):
                 raise UserError(
                     f"method ofd needs a batch norm before the activation of each of the teacher's stages and stage "
                     f"{stage} has none; choose another teacher, or a method without margins such as fitnet"
+                )
+            if torch.equal(lesson.teacher.raw_maps[stage], lesson.teacher.maps[stage]):
+                raise UserError(
+                    f"method ofd reads what each of the teacher's stages shows before its activation and stage {stage} "
+                    "ends without one; choose another teacher, or a method without margins such as fitnet"
                 )
             connectors.append(Connector(student.shape[1], margins(*norm)))
         self.part = nn.ModuleList(connectors)

@@ -20,7 +20,7 @@ from gnnkd.types import Batch, Output
 
 @final
 class Sp(MapDistiller):
-    """`CE + weight * ||G_t - G_s||^2 / N^2`, G the Gram matrix of flattened maps with l2 normalised rows.
+    """`CE + weight * ||G_t - G_s||^2 / N^2`, G the Gram matrix of flattened maps, each row of G l2 normalised.
 
     Args:
         weight: of the term `sp`, at least 0, or pairs [epoch, weight].
@@ -42,6 +42,6 @@ def similarity_loss(student: Map, teacher: Map) -> Float[Tensor, ""]:
 
 
 def similarity(f: Map) -> Float[Tensor, "N N"]:
-    """`F F^T` of the flattened map, each row l2 normalised."""
+    """`F F^T` of the flattened map, each row of the product l2 normalised."""
     rows = f.flatten(1)
     return F.normalize(rows @ rows.mT, dim=1)

@@ -25,6 +25,7 @@ from gnnkd.distillers.rkd import angle_loss, angles, distance_loss, distances
 from gnnkd.distillers.sp import similarity_loss
 from gnnkd.distillers.vid import negative_log_likelihood
 from gnnkd.errors import UserError
+from gnnkd.nn.images import family
 from gnnkd.types import UNKNOWN, Batch, Output, Step
 
 METHODS = ["fitnet", "at", "nst", "pkt", "kdsvd", "ofd", "rkd", "vid", "sp", "crd", "reviewkd"]
@@ -250,6 +251,27 @@ def test_margins_need_batch_norms() -> None:
     distiller.prepare(replace(lesson, norms=norms))
     with pytest.raises(UserError, match="stage 3 has none"):
         distiller.prepare(replace(lesson, norms=(*norms[:3], None, norms[4])))
+
+
+def test_margins_need_an_activation() -> None:
+    """A stage that ends with its batch norm has nothing that a margin cuts; one without a partner may."""
+    distiller, student, teacher = _made("ofd")
+    maps = teacher.maps
+    shallow, deep = (replace(teacher, maps=(*maps[:i], teacher.raw_maps[i], *maps[i + 1 :])) for i in (1, 3))
+    distiller.prepare(_lesson(student, shallow))
+    with pytest.raises(UserError, match="stage 3 ends without one"):
+        distiller.prepare(_lesson(student, deep))
+
+
+def test_networks_with_linear_bottlenecks_teach_no_margins() -> None:
+    for size in (32, 64):
+        torch.manual_seed(0)
+        network = family(size)["mobilenetv2"](3, 3).eval()
+        with torch.no_grad():
+            teacher = network(torch.randn(2, 3, size, size))
+        norms = tuple(None if n is None else (n.weight.detach(), n.bias.detach()) for n in network.norms())
+        with pytest.raises(UserError, match="ends without one; choose another teacher"):
+            distillers.build("ofd").prepare(replace(_lesson(_output(SMALL, 2, 0), teacher), norms=norms))
 
 
 # -- pairs -------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gnnkd import distillers
+from gnnkd.distillers import options
 from gnnkd.distillers.gkd import gate, weighed
 from gnnkd.distillers.losses import correlation, decoupled, mean_of_labelled, soft_kl, standardised
 from gnnkd.distillers.sp import Sp
@@ -340,6 +341,37 @@ def test_a_base_that_reads_maps_has_no_logits_to_standardise() -> None:
         distillers.methods()["logitstd"](Sp())
     with pytest.raises(UserError, match=r"method\.base Supervised"):
         distillers.build("logitstd", base="supervised")
+
+
+@pytest.mark.parametrize(("name", "value"), [("alpha", 0.5), ("alpha", 0.9), ("recipe", "kd_ce1_kd1_warmup20")])
+def test_standardised_kd_has_no_other_say_in_its_weights(name: str, value: Any) -> None:
+    """Not even the default, if the user says it: it would not hold."""
+    with pytest.raises(UserError, match=rf"method\.{name} is {value}; it must be left out with logitstd"):
+        distillers.build("logitstd", base="kd", **{name: value})
+    distillers.build("logitstd", base="kd", alpha=None, recipe="mixed")
+
+
+@pytest.mark.parametrize("base", ["kd", "dkd", "gkd", "edkd", "dist"])
+def test_what_standardisation_sets_is_not_the_bases_to_set(base: str) -> None:
+    kind, wrapper = distillers.methods()[base], distillers.methods()["logitstd"]
+    wrapper(kind())
+    named = {name: value for name, value in {"kd_weight": 3.0, "temperature": 3.0}.items() if name in options(base)}
+    for name, value in named.items():
+        with pytest.raises(ValueError, match=rf"method\.base {kind.__name__} has a {name} of its own"):
+            wrapper(kind(**{name: value}))
+    # The base of a key gets none of these: they are the wrapper's options of the same names.
+    distillers.build("logitstd", base=base, kd_weight=3.0, temperature=3.0)
+
+
+def test_the_cross_entropy_of_standardised_kd_has_the_weight_that_it_is_given() -> None:
+    plain, weighed = (_terms("logitstd of kd", _logits(0), _logits(1), **more) for more in ({}, {"ce_weight": 1.0}))
+    torch.testing.assert_close(weighed, {"ce": 10 * plain["ce"], "kd": plain["kd"]})
+
+
+def test_options_of_the_same_name_that_say_something_else_stay() -> None:
+    """DKD's alpha is the weight of one of its parts."""
+    plain, double = (_terms("logitstd of dkd", _logits(0), _logits(1), alpha=a) for a in (1.0, 2.0))
+    torch.testing.assert_close(double, plain | {"tckd": 2 * plain["tckd"]})
 
 
 # -- means -------------------------------------------------------------------------------------------------------

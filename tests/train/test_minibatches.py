@@ -15,12 +15,13 @@ from gnnkd.distillers.base import Distiller, Lesson
 from gnnkd.distillers.supervised import Supervised
 from gnnkd.errors import UserError
 from gnnkd.graph.split import Split
+from gnnkd.nn.images.cnn import cnn, cnn_small
 from gnnkd.train import minibatches
 from gnnkd.train.fit import Fit
 from gnnkd.train.lessons import Cached, Live, in_float32
 from gnnkd.train.minibatches import Minibatches
 from gnnkd.train.settings import ImageTrainSettings
-from gnnkd.types import Batch, Output, Step
+from gnnkd.types import UNKNOWN, Batch, Output, Step
 
 N, C, VIEWS = 24, 3, 2
 
@@ -302,3 +303,57 @@ def test_cosine_and_warmup() -> None:
 def test_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=next(iter(wrong))):
         ImageTrainSettings(**wrong)
+
+
+# -- broken off in the middle ------------------------------------------------------------------------------------
+
+
+class _Stop:
+    """A report that stops a run within an epoch, as a crash would."""
+
+    def __init__(self, epoch: int, share: float) -> None:
+        self.epoch, self.share = epoch, share
+
+    def within(self, epoch: int, share: float) -> None:
+        if epoch == self.epoch and share >= self.share:
+            raise MemoryError
+
+    def update(self, epoch: int, values: object) -> None:
+        """Nothing to say."""
+
+
+def _taught(method: str, base: str = "auto", file: Path | None = None, **given: Any) -> Fit:
+    """Two networks with stages taught by a method that has a memory, velocities or connectors of its own."""
+    toy, settings = Toy(), _settings(**given)
+    torch.manual_seed(0)
+    model, network = cnn_small(1, C), cnn(1, C)
+    distiller = distillers.build(method, base=base)
+    teacher = Live(network, settings, maps=distiller.reads_maps)
+    batch = next(toy.scan(toy.split.train, 4))
+    with torch.no_grad():
+        student = model.eval()(batch.x)
+        said = network.eval()(batch.x)
+    y = toy.y.masked_fill(~toy.split.train, UNKNOWN)
+    distiller.prepare(Lesson(student, said, (), y, settings.momentum, settings.weight_decay, 0))
+    return Fit(Minibatches(model, toy, distiller, teacher, settings), settings, file=file, key="k")
+
+
+@pytest.mark.parametrize(("method", "base"), [("crd", "auto"), ("fitnet", "auto"), ("dot", "kd"), ("dot", "fitnet")])
+def test_a_run_killed_within_an_epoch_goes_on_bit_for_bit(tmp_path: Path, method: str, base: str) -> None:
+    """Checkpointed after two epochs, broken off in the middle of the next one, continued by fresh objects."""
+    whole = _taught(method, base)
+    expected = whole.run()
+    file = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(MemoryError):
+        _taught(method, base, file, checkpoint_every=2).run(_Stop(2, 0.5))
+    again = _taught(method, base, file)
+    torch.manual_seed(99)
+    assert again.restore() == 2
+    reached = again.run()
+    assert reached.history == expected.history
+    for name, t in expected.last.items():
+        assert torch.equal(reached.last[name], t), name
+    ours, theirs = again.course.state(), whole.course.state()
+    assert ours.keys() == theirs.keys()
+    assert ours, "the method keeps something"
+    assert all(torch.equal(t, theirs[name]) for name, t in ours.items())

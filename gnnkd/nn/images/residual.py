@@ -7,6 +7,7 @@ norm (option B of the paper), or free of parameters (option A): every second row
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 from typing import ClassVar, cast, final
 
 import torch.nn.functional as F
@@ -151,13 +152,28 @@ def stage(
     )
 
 
-def through(blocks: nn.Sequential, x: Float[Tensor, "N I H W"]) -> tuple[Tensor, Tensor]:
-    """A stage's output [N, O, h, w] before and after its last activation."""
-    *first, last = blocks
-    for block in first:
-        x = block(x)
-    raw = cast("Block", last).raw(x)
-    return raw, F.relu(raw)
+def features(
+    raw: Float[Tensor, "N I H W"],
+    stages: Iterable[nn.Sequential],
+    *,
+    entry: Callable[[Tensor], Tensor] | None = None,
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """The maps [N, O, h, w] of stem and stages: all after their last activation, and all before it.
+
+    Args:
+        raw: the stem's map before its activation.
+        stages: of blocks that know their raw output.
+        entry: what stands between the stem's map and the first stage, if anything.
+    """
+    raws, maps = [raw], [F.relu(raw)]
+    x = maps[0] if entry is None else entry(maps[0])
+    for *first, last in stages:
+        for block in first:
+            x = block(x)
+        raws.append(cast("Block", last).raw(x))
+        x = F.relu(raws[-1])
+        maps.append(x)
+    return tuple(maps), tuple(raws)
 
 
 def last_norm(blocks: nn.Sequential) -> nn.BatchNorm2d:

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gnnkd.nn.images.network import ImageNetwork, check_head, check_images, initialise, pooled
-from gnnkd.nn.images.residual import Basic, Block, Bottleneck, last_norm, stage, through
+from gnnkd.nn.images.residual import Basic, Block, Bottleneck, features, last_norm, stage
 from gnnkd.types import Neighbours, Output
 
 
@@ -49,15 +49,9 @@ class ResNetImageNet(ImageNetwork):
     def forward(self, x: Float[Tensor, "N K H W"], graph: Neighbours | None = None) -> Output:
         """Logits, the maps of stem and stages (each before and after its ReLU), pooled features; any size."""
         check_images(x, self.conv1.in_channels)
-        raw = self.bn1(self.conv1(x))
-        raws, maps = [raw], [F.relu(raw)]
-        x = F.max_pool2d(maps[0], 3, 2, 1)
-        for blocks in self._stages():
-            raw, x = through(blocks, x)
-            raws.append(raw)
-            maps.append(x)
-        rows = pooled(x)
-        return Output(self.fc(rows), maps=tuple(maps), raw_maps=tuple(raws), pooled=rows)
+        maps, raws = features(self.bn1(self.conv1(x)), self._stages(), entry=lambda stem: F.max_pool2d(stem, 3, 2, 1))
+        rows = pooled(maps[-1])
+        return Output(self.fc(rows), maps=maps, raw_maps=raws, pooled=rows)
 
     def norms(self) -> tuple[nn.BatchNorm2d | None, ...]:
         """The stem's batch norm and the last one of each stage."""

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gnnkd.nn.images.network import ImageNetwork, check_head, check_images, pooled
-from gnnkd.nn.images.residual import last_norm, through
+from gnnkd.nn.images.residual import features, last_norm
 from gnnkd.types import Neighbours, Output
 
 GROUPS = 3
@@ -95,14 +95,9 @@ class ShuffleV1(ImageNetwork):
     def forward(self, x: Float[Tensor, "N K H W"], graph: Neighbours | None = None) -> Output:
         """Logits, the maps of stem and stages (each before and after its ReLU), pooled features; any size."""
         check_images(x, self.conv1.in_channels)
-        raw = self.bn1(self.conv1(x))
-        raws, maps = [raw], [F.relu(raw)]
-        for blocks in self._stages():
-            raw, out = through(blocks, maps[-1])
-            raws.append(raw)
-            maps.append(out)
+        maps, raws = features(self.bn1(self.conv1(x)), self._stages())
         rows = pooled(maps[-1])
-        return Output(self.linear(rows), maps=tuple(maps), raw_maps=tuple(raws), pooled=rows)
+        return Output(self.linear(rows), maps=maps, raw_maps=raws, pooled=rows)
 
     def norms(self) -> tuple[nn.BatchNorm2d | None, ...]:
         """The stem's batch norm and the last one of each stage."""

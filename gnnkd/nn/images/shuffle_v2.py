@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gnnkd.nn.images.network import ImageNetwork, check_head, check_images, pooled
-from gnnkd.nn.images.residual import through
+from gnnkd.nn.images.residual import features
 from gnnkd.nn.images.shuffle_v1 import STEM, shuffle
 from gnnkd.types import Neighbours, Output
 
@@ -115,14 +115,9 @@ class ShuffleV2(ImageNetwork):
     def forward(self, x: Float[Tensor, "N K H W"], graph: Neighbours | None = None) -> Output:
         """Logits, the maps of stem and stages (each before and after its ReLU), pooled features; any size."""
         check_images(x, self.conv1.in_channels)
-        raw = self.bn1(self.conv1(x))
-        raws, maps = [raw], [F.relu(raw)]
-        for blocks in (self.layer1, self.layer2, self.layer3):
-            raw, out = through(blocks, maps[-1])
-            raws.append(raw)
-            maps.append(out)
+        maps, raws = features(self.bn1(self.conv1(x)), (self.layer1, self.layer2, self.layer3))
         rows = pooled(F.relu(self.bn2(self.conv2(maps[-1])), inplace=True))
-        return Output(self.linear(rows), maps=tuple(maps), raw_maps=tuple(raws), pooled=rows)
+        return Output(self.linear(rows), maps=maps, raw_maps=raws, pooled=rows)
 
     def norms(self) -> tuple[nn.BatchNorm2d | None, ...]:
         """The stem's batch norm; a stage's last one sees only half of the channels, so there is none."""
