@@ -21,9 +21,13 @@ class Parser(argparse.ArgumentParser):
         """The values that a command line gives; None takes the program's own.
 
         Raises:
-            UserError: an unknown flag, with the nearest match, or a word too many.
+            UserError: an unknown flag, with the nearest match, a value for a switch, or a word too many.
         """
         tokens = [_plain(token) for token in (sys.argv[1:] if argv is None else argv)]
+        for token in tokens:
+            flag, equals, value = token.partition("=")
+            if equals and flag in self._option_string_actions and self._option_string_actions[flag].nargs == 0:
+                raise UserError(f"{flag} is a switch and takes no value ('{value}'); say {flag} alone, or leave it out")
         found, rest = self.parse_known_args(tokens)
         if rest:
             flags = [name.removeprefix("--") for name in self._option_string_actions if name.startswith("--")]

@@ -22,12 +22,22 @@ FILES = (
     "curves.png",
 )
 """All that a run may leave in its folder."""
+HASHES = ("fingerprint", "content")
+"""Keys of a description that say that the data differs, and not how."""
 
 
-def claim(place: Place, description: Mapping[str, Any], *, resume: bool = False, overwrite: bool = False) -> bool:
+def claim(
+    place: Place,
+    description: Mapping[str, Any],
+    differing: tuple[str, str],
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> bool:
     """Make a place ready for the run described; False if that run is finished there already, and stays.
 
     The description is written to `config.json`. Nothing that a run left is lost unless `overwrite` says so.
+    `differing` is as in `check_teacher`.
 
     Raises:
         UserError: another configuration lies there, an unfinished run (without `resume`), damaged files, or the folder
@@ -37,7 +47,7 @@ def claim(place: Place, description: Mapping[str, Any], *, resume: bool = False,
     if overwrite:
         _cleared(place)
     elif left - {"config.json"}:
-        _check_same(place, description)
+        _check_same(place, description, differing)
         if place.finished:
             read_result(place.result)
             return False
@@ -59,14 +69,23 @@ def _cleared(place: Place) -> None:
             raise UserError(f"{place.folder / name} cannot be removed ({problem.strerror})") from None
 
 
-def _check_same(place: Place, description: Mapping[str, Any]) -> None:
+def _check_same(place: Place, description: Mapping[str, Any], differing: tuple[str, str]) -> None:
     if not place.config.exists():
         raise UserError(f"{place.folder} holds a run without config.json; choose a --tag, or --overwrite it")
     changed = differences(read_json(place.config), description)
+    words = dict(zip(HASHES, differing, strict=True))
+    told = [one for one in changed if _last(one[0]) not in HASHES]
+    if told:
+        data_first = sorted(told, key=lambda one: not one[0].startswith("data."))
+        what = f"of another configuration: {said(data_first)}"
+    else:
+        what = "on " + ", and ".join(dict.fromkeys(words[_last(key)] for key, _, _ in changed))
     if changed:
-        raise UserError(
-            f"{place.folder} holds a run of another configuration: {said(changed)}; choose a --tag, or --overwrite it"
-        )
+        raise UserError(f"{place.folder} holds a run {what}; choose a --tag, or --overwrite it")
+
+
+def _last(key: str) -> str:
+    return key.rpartition(".")[2]
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
@@ -105,7 +124,7 @@ def check_teacher(
     there = read_json(teacher.config)
     read_result(teacher.result)
     retrain = "train another one with --mode tea and a --tag, or replace it with --overwrite"
-    for key, what in zip(("fingerprint", "content"), differing, strict=True):
+    for key, what in zip(HASHES, differing, strict=True):
         if there.get(key) != wanted[key]:
             known = [c for c in differences(there, wanted) if c[0].startswith("data.")]
             raise UserError(

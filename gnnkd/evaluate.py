@@ -6,6 +6,7 @@ CHECKPOINT is a published one (`gnnkd.images.weights` says which can be read), t
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 PARTS = ("test", "val", "train")
 TOP = 5
 """Of the second accuracy, where there are more classes than that."""
+LEAST_SIZE = 8
+"""Pixels a side of the smallest images that a folder is read at."""
 
 
 @final
@@ -91,7 +94,7 @@ def _parser() -> Parser:
     add("--split", metavar="NAME", default="test", help="test, val or train (test)")
     add("--seed", metavar="K", type=whole(0), help="of the split, where one is drawn (the run's, else 0)")
     add("--val_fraction", metavar="X", type=float, help="share that validates, 0 to 0.5 (the run's, else 0.1)")
-    add("--size", metavar="N", type=whole(1), help="pixels a side that images of a folder are brought to (224)")
+    add("--size", metavar="N", type=whole(LEAST_SIZE), help="pixels a side that images of a folder get (224)")
     add("--workers", metavar="N", type=whole(0), help="processes that read images of a folder")
     add("--batch_size", metavar="N", type=whole(1), default=256, help="images at a time (256)")
     add("--device", metavar="NAME", default="auto", help="auto, cpu, cuda (auto)")
@@ -110,6 +113,8 @@ def run(said: argparse.Namespace) -> str:
 
     if said.checkpoint is None:
         raise UserError("give a checkpoint: python -m gnnkd.evaluate -m resnet8x4 -c CHECKPOINT -d cifar100")
+    if not os.path.exists(said.checkpoint):  # noqa: PTH110, a name too long is none
+        raise UserError(f"{said.checkpoint} does not exist; give a published checkpoint, or the folder of a run")
     part, device = options.word("split", said.split, PARTS), options.device(said.device)
     path = Path(said.checkpoint)
     own = finished.read(path) if finished.is_own(path) else None
@@ -175,11 +180,12 @@ def _normalised(said: argparse.Namespace, own: Finished, task: ImageTask) -> Ima
 def _published(said: argparse.Namespace, path: Path, task: ImageTask) -> tuple[str, ImageNetwork]:
     """A network with the weights of a published checkpoint."""
     from gnnkd import options, yaml_file
-    from gnnkd.images import networks, weights
+    from gnnkd.images import finished, networks, weights
 
     if said.model is None:
         raise UserError("a published checkpoint does not say which network it is of; give -m, as in -m resnet8x4")
-    name = networks.chosen("model", said.model, task.size)
+    way = "" if finished.is_known(said.dataset) else ", or bring the images to such a size with --size N"
+    name = networks.chosen("model", said.model, task.size, way=way)
     given = {}
     for pair in said.set:
         key, equals, text = pair.partition("=")

@@ -32,7 +32,7 @@ VALUES = {
     "method": (
         "NAME",
         "graphs: dgd, glnn, kd, supervised (dgd); images: at, crd, dist, dkd, dot, edkd, fitnet, gkd, kd, kdsvd, "
-        "logitstd, nst, ofd, pkt, reviewkd, rkd, sp, supervised, vid (kd)",
+        "logitstd, nst, ofd, pkt, reviewkd, rkd, sp, supervised, vid (kd); dot(gkd) is dot with method.base=gkd",
     ),
     "mode": ("MODE", "tea trains the teacher, stu the student, tea/stu both (tea/stu)"),
     "split": ("NAME", "public, ogb, given, cpf, random (the first of these that the data has)"),

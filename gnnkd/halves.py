@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -139,6 +140,7 @@ def plan(said: Mapping[str, Any], levels: tuple[Groups, ...]) -> Plan:
     Raises:
         UserError: an unknown name or option, or one of the other half.
     """
+    said, levels = _with_base(said, levels)
     if about_images(said.get("dataset", "digits"), said.get("teacher_model", said.get("student_model"))):
         from gnnkd.images.resolve import resolve
 
@@ -151,6 +153,24 @@ def plan(said: Mapping[str, Any], levels: tuple[Groups, ...]) -> Plan:
     if any("val_fraction" in level.get("data", {}) for level in levels):
         raise UserError("val_fraction is of images; on a graph the split says which nodes validate (--split)")
     return run.resolve(**{name: value for name, value in said.items() if name not in OF_IMAGES}, levels=levels)
+
+
+def _with_base(said: Mapping[str, Any], levels: tuple[Groups, ...]) -> tuple[Mapping[str, Any], tuple[Groups, ...]]:
+    """The method `dot(gkd)` is `dot` with the base `gkd`."""
+    found = re.fullmatch(r"([\w-]+) ?\( ?([\w-]+) ?\)", said.get("method", ""))
+    if found is None:
+        return said, levels
+    from gnnkd import distillers
+
+    method, base = (word.lower().replace("-", "_") for word in found.groups())
+    wrapping = [name for name, kind in distillers.methods().items() if kind.wraps]
+    if method in distillers.methods() and method not in wrapping:
+        raise UserError(f"method '{found[0]}': {method} wraps no other; those that do are {', '.join(wrapping)}")
+    for level in levels:
+        other = level.get("method", {}).get("base", base)
+        if str(other).lower().replace("-", "_") != base:
+            raise UserError(f"method '{found[0]}' and method.base '{other}' contradict each other; give one of them")
+    return {**said, "method": method}, (*levels, {"method": {"base": base}})
 
 
 def about_images(dataset: str, network: object) -> bool:

@@ -196,9 +196,10 @@ def _stage(
     from gnnkd.train import processes
 
     first = processes.rank() == 0  # of several processes the first one claims and writes
-    if processes.any_of(first and claim(place, description, resume=request.resume, overwrite=overwrite)):
+    differing, resume = request.config.DIFFERING, request.resume
+    if processes.any_of(first and claim(place, description, differing, resume=resume, overwrite=overwrite)):
         run_stage = api.run_teacher if role == "teacher" else api.run_student
-        result = run_stage(task, request.config, place, resume=request.resume, progress=shown)
+        result = run_stage(task, request.config, place, resume=resume, progress=shown)
     else:
         _say(request, f"{place.folder} is finished, with the same configuration: reused (--overwrite runs it again)")
         result = read_result(place.result)

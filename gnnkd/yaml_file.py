@@ -37,7 +37,8 @@ def read(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as problem:
-        raise UserError(f"configuration {path} cannot be read ({problem})") from None
+        why = getattr(problem, "strerror", None) or "it is no text in UTF-8"
+        raise UserError(f"configuration {path} cannot be read ({why})") from None
     content = _load(text, str(path))
     if content is None:
         return {}

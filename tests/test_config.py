@@ -96,6 +96,12 @@ def test_options_reach_the_base_and_the_generators() -> None:
     assert parse(["--set", "method.generators=false"]).config.generators is None
 
 
+def test_a_method_may_name_its_base() -> None:
+    config = parse(["--method", "DGD(kd)"]).config
+    assert (config.method, config.base, config.base_given) == ("dgd", "kd", True)
+    assert config == parse(["--method", "dgd", "--set", "method.base=kd"]).config
+
+
 def test_the_default_base_follows_the_student() -> None:
     assert parse(["--student", "mlp"]).config.base == "glnn"
     assert parse(["--student", "gcn"]).config.base == "kd"
@@ -161,7 +167,13 @@ MISTAKES = [
     (["--method", "kd", "--set", "method.alpha=2"], "method.alpha is 2"),
     (["--method", "kd", "--set", "method.beta=1"], "unknown option 'method.beta'"),
     (["--set", "student.width={a"], "--set student.width={a"),
-    (["--config", "nowhere.yml"], "nowhere.yml cannot be read"),
+    (["--config", "nowhere.yml"], "nowhere.yml cannot be read (No such file or directory)"),
+    (["--teacher_logits", "nowhere.npy"], "nowhere.npy cannot be read (No such file or directory)"),
+    (["--quiet=yes"], "--quiet is a switch and takes no value ('yes'); say --quiet alone"),
+    (["--method", "dgd(kd)", "--set", "method.base=glnn"], "'dgd(kd)' and method.base 'glnn' contradict"),
+    (["--method", "glnn(kd)"], "glnn wraps no other; those that do are dgd"),
+    (["--method", "dgd(gln)"], "did you mean 'glnn'"),
+    (["--method", "dgg(kd)"], "did you mean 'dgd'"),
 ]
 
 

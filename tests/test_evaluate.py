@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from gnnkd.data import images
+from gnnkd.data import folder, images
 from gnnkd.data.image_task import ImageTask, task
-from gnnkd.evaluate import Evaluation, evaluate, main
+from gnnkd.evaluate import LEAST_SIZE, Evaluation, evaluate, main
 from gnnkd.images.networks import built
 from gnnkd.main import main as train
 from gnnkd.nn.images import ImageNetwork
@@ -140,11 +140,13 @@ def test_a_graphs_network_is_answered_with_what_to_use(capsys, tmp_path) -> None
     ]
     assert train([*words, "--quiet", "--out", str(tmp_path), "--device", "cpu"]) == 0
     capsys.readouterr()
-    (folder,) = tmp_path.glob("digits/cpf-tran/gcn/teacher/seed0")
-    error = refused(capsys, "-c", str(folder), "-d", "digits")
+    (place,) = tmp_path.glob("digits/cpf-tran/gcn/teacher/seed0")
+    error = refused(capsys, "-c", str(place), "-d", "digits")
     assert "a gcn network of graphs" in error
     assert "gnnkd.report" in error
-    assert "'cora' is a graph" in refused(capsys, "-m", "resnet8", "-c", str(folder / "none.pth"), "-d", "cora")
+    other = place / "other.pth"
+    other.touch()
+    assert "'cora' is a graph" in refused(capsys, "-m", "resnet8", "-c", str(other), "-d", "cora")
 
 
 # -- published checkpoints -------------------------------------------------------------------------------------
@@ -178,7 +180,37 @@ def test_mistakes_are_said_in_one_line(capsys, tmp_path) -> None:
     assert "size is 9" in refused(capsys, *known, "-m", "resnet8", "--size", "9")
     assert "say which images" in refused(capsys, "-c", str(file), "-m", "resnet8")
     assert "give a checkpoint" in refused(capsys, "-m", "resnet8")
-    assert "does not exist" in refused(capsys, "-c", str(tmp_path / "no.pth"), "-m", "resnet8", "-d", "digits")
+    for more in ((), ("-m", "resnet8", "-d", "digits"), ("-d", "nothing")):
+        assert "no.pth does not exist" in refused(capsys, "-c", str(tmp_path / "no.pth"), *more)
+    assert "does not exist" in refused(capsys, "-c", "x" * 300)
+
+
+def test_a_network_laid_out_for_other_sizes_is_answered_with_the_size(capsys, tmp_path) -> None:
+    from PIL import Image
+
+    file = tmp_path / "best.pth"
+    torch.save(built("resnet8", 8, 3, 2, {}).state_dict(), file)
+    for row, label in enumerate("aabb" * 5):
+        (tmp_path / "photos" / label).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (90, 80), (row, 0, 0)).save(tmp_path / "photos" / label / f"{row}.png")
+    words = ("-c", str(file), "-m", "resnet8", "-d", str(tmp_path / "photos"), "--workers", "0")
+    assert "such a size with --size N" in refused(capsys, *words)
+    assert "top-1" in said(capsys, *words, "--size", "32")
+    assert "no whole number from 8 on" in refused(capsys, *words, "--size", "7")
+
+
+def test_the_least_size_is_the_folders() -> None:
+    assert LEAST_SIZE == folder.LEAST_SIZE
+
+
+def test_a_run_in_bfloat16_gets_the_numbers_that_it_wrote(capsys, tmp_path) -> None:
+    words = ["--teacher", "cnn_small", "--mode", "tea", "--out", str(tmp_path), "--quiet", "--device", "cpu"]
+    assert train([*words, "--set", "train.precision=bfloat16", "train.epochs=3", "train.batch_size=128"]) == 0
+    (file,) = tmp_path.rglob("result.json")
+    result = json.loads(file.read_text())
+    capsys.readouterr()
+    for split, name in (("test", "test_acc"), ("val", "val_acc")):
+        assert f"top-1 {result[name]:.2%}, " in said(capsys, "-c", str(file.parent), "--split", split)
 
 
 def test_help_comes_without_torch() -> None:

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 
 from gnnkd import options
 from gnnkd.data import images
+from gnnkd.data.folder import LEAST_SIZE
 from gnnkd.data.image_task import ImageTask
 from gnnkd.errors import UserError
 from gnnkd.halves import as_arguments
 from gnnkd.images.presets import KINDS
+from gnnkd.train import processes
 from gnnkd.train.settings import ImageTrainSettings
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ class ImageDataSettings:
     Args:
         val_fraction: share of the training images that validate, in [0, 0.5]; with 0 the last epoch is kept.
         augment: "crop" shifts a training image, "crop_flip" also mirrors it, "none" leaves it; "auto" is the dataset's.
-        size: height and width that images of a folder are brought to.
+        size: height and width that images of a folder are brought to, >= 8.
         workers: processes that read a folder's files, >= 0; no influence on the result.
 
     Raises:
@@ -51,7 +53,7 @@ class ImageDataSettings:
     def __post_init__(self) -> None:
         if not 0 <= self.val_fraction <= 0.5:
             raise UserError(f"data.val_fraction is {self.val_fraction}; it must lie in [0, 0.5]")
-        for name, low in (("size", 1), ("workers", 0)):
+        for name, low in (("size", LEAST_SIZE), ("workers", 0)):
             value = getattr(self, name)
             if value is not None and value < low:
                 raise UserError(f"data.{name} is {value}; it must be at least {low}")
@@ -73,7 +75,8 @@ class ImageConfig:
 
     `teacher` and `student` are options of the networks, `options` those of the method and of its base. `given` names
     what the user said himself, `group.option`; the rest are presets and defaults. With `published` no teacher is
-    trained. `best_on_test` scores the test images after each epoch, and chooses nothing by that.
+    trained. `best_on_test` scores the test images after each epoch, and chooses nothing by that. `expected_size` is the
+    height and width of images that networks and presets were chosen by, None where that was open.
     """
 
     dataset: str
@@ -92,6 +95,7 @@ class ImageConfig:
     given: frozenset[str]
     published: Published | None = None
     best_on_test: bool = False
+    expected_size: int | None = None
     setting: ClassVar[str] = "tran"
     logits: ClassVar[None] = None
     DIFFERING: ClassVar[tuple[str, str]] = ("another split or order of images", "other pixels or labels")
@@ -133,20 +137,26 @@ class ImageConfig:
         named = self.dataset.lower().replace("_", "-") in KINDS
         if not named and Path(self.dataset).resolve() in folder.resolve().parents:
             raise UserError(f"results would go to {folder}, among the images; choose another folder with --out")
+        if self.expected_size not in (None, task.size):
+            raise UserError(
+                f"the first image of {self.dataset} has {self.expected_size} x {self.expected_size} pixels and others "
+                f"have not, so that all would be brought to {task.size}; say which size with --set data.size=N"
+            )
         check(task, self, student=student)
 
     def describe_teacher(self, task: ImageTask) -> dict[str, Any]:
         """All that determines the teacher's result, as plain values."""
         found, stage = self._where(task), _stage(self.teacher, self.teacher_train)
         if self.published is None:
-            return found | {"teacher_model": self.teacher_model, "teacher": stage} | self._tracked()
+            return found | {"teacher_model": self.teacher_model, "teacher": stage} | _shared()
         asked = {name: value for name, value in stage.items() if name in (*self.teacher, *ASKING)}
         named = {"teacher_model": self.teacher_model, "teacher": asked}
         return found | named | {"teacher_weights": self.published.sha256}
 
     def describe_student(self, task: ImageTask, teacher: Mapping[str, Any]) -> dict[str, Any]:
         """All that determines the student's result, as plain values; `teacher` is the description of its teacher."""
-        return self._where(task) | self._tracked() | {
+        tracked = {"best_on_test": True} if self.best_on_test else {}
+        return self._where(task) | tracked | _shared() | {
             "student_model": self.student_model,
             "student": _stage(self.student, self.student_train),
             "method": self.method,
@@ -165,9 +175,6 @@ class ImageConfig:
             "content": task.content,
             "data": _compared(options.plain(self.data)) | {"size": task.size},
         }
-
-    def _tracked(self) -> dict[str, Any]:
-        return {"best_on_test": True} if self.best_on_test else {}
 
     def teacher_arguments(self) -> list[str]:
         """What the user said about data and teacher, as words of a command line."""
@@ -192,6 +199,11 @@ class ImageConfig:
 
 def _stage(network: Mapping[str, Any], train: ImageTrainSettings) -> dict[str, Any]:
     return _compared(options.plain({**network, **dataclasses.asdict(train)}))
+
+
+def _shared() -> dict[str, Any]:
+    """The number of processes, where they are several: batch norms and losses of whole batches see a share."""
+    return {"processes": processes.world()} if processes.world() > 1 else {}
 
 
 def _compared(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,9 @@ from gnnkd.nn.images import LARGE, NAMES, SMALL, TINY, Constructor, ImageNetwork
 FAMILIES = {"up to 32 pixels": SMALL, "33 to 64 pixels": TINY, "more than 64 pixels": LARGE}
 """By the images that they are laid out for, in words."""
 
+ALIASES = {"wideresnet28_2": "wrn_28_2"}
+"""Networks by names that others gave them: KTG."""
+
 
 def known(said: str) -> str | None:
     """The network that a word stands for: case, dashes, underscores and the syllable `net` make no difference."""
@@ -22,19 +25,20 @@ def known(said: str) -> str | None:
 
 @cache
 def _by_word() -> dict[str, str]:
-    return {_word(name): name for name in NAMES}
+    return {_word(name): name for name in NAMES} | {_word(other): name for other, name in ALIASES.items()}
 
 
 def _word(said: str) -> str:
     return said.lower().replace("-", "").replace("_", "").replace("net", "")
 
 
-def chosen(what: str, said: object, size: int | None) -> str:
+def chosen(what: str, said: object, size: int | None, *, way: str = "") -> str:
     """The name of a network that reads images.
 
     Args:
         what: how errors call it.
         size: height and width of the images; None where only the files can tell.
+        way: out of a wrong size, for errors, beside another network.
 
     Raises:
         UserError: an unknown name, with the nearest match, one of a graph network, or one laid out for other sizes.
@@ -51,7 +55,8 @@ def chosen(what: str, said: object, size: int | None) -> str:
     if name is not None:
         fits = ", ".join(pixels for pixels, networks in FAMILIES.items() if name in networks)
         raise UserError(
-            f"{what} '{said}' is laid out for images of {fits}, and these have {size}; choose one of {_listed(there)}"
+            f"{what} '{said}' is laid out for images of {fits}, and these have {size}; choose one of "
+            f"{_listed(there)}{way}"
         )
     raise unknown(what, said, there)
 

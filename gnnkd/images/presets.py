@@ -30,6 +30,8 @@ KINDS = {
 """Kind of each dataset known by name; folders go by the size of their images."""
 SIZES = {"digits": 8, "cifar": 32, "tiny": 64}
 """Height and width of the images of a kind, where they have one."""
+PUBLISHED = 32
+"""Height and width of the images that most methods were published for."""
 
 PAIRS = {
     "digits": ("cnn", "cnn_small"),
@@ -58,6 +60,7 @@ TRAINING: dict[tuple[str, str], Settings] = {
 """By kind of data and network, for either stage; a later entry that matches beats an earlier one, option by option."""
 
 METHODS: dict[tuple[str, str, str, str], Settings] = {
+    # No beta of DKD is published for resnet110 -> resnet20 and resnet50 -> vgg8: they have the default, 8.
     ("cifar", "resnet56", "resnet20", "dkd"): {"beta": 2.0},
     ("cifar", "resnet110", "resnet32", "dkd"): {"beta": 2.0},
     ("cifar", "vgg13", "vgg8", "dkd"): {"beta": 6.0},
@@ -73,8 +76,6 @@ METHODS: dict[tuple[str, str, str, str], Settings] = {
     ("cifar", "resnet56", "resnet20", "reviewkd"): {"weight": 0.6},
     ("cifar", "resnet110", "resnet32", "reviewkd"): {"weight": 1.0},
     ("cifar", "resnet50", "mobilenetv2", "reviewkd"): {"weight": 30.0},
-    # The mean over pixels of unit vectors grows as pixels get fewer: 8 x 8 have a sixteenth of CIFAR's.
-    ("digits", ANY, ANY, "at"): {"weight": 62.5},
     ("imagenet", ANY, ANY, "kd"): {"alpha": 0.5, "temperature": 1.0},
     ("imagenet", ANY, ANY, "dkd"): {"temperature": 1.0, "warmup": 1},
     ("imagenet", "resnet34", "resnet18", "dkd"): {"beta": 0.5},
@@ -85,6 +86,12 @@ METHODS: dict[tuple[str, str, str, str], Settings] = {
     ("imagenet", ANY, "mobilenetv1", "ofd"): {"weight": 1e-4},
 }
 """By kind of data, teacher, student and method; as `TRAINING`."""
+
+BY_PIXELS: dict[str, dict[str, float]] = {"at": {"weight": 1000.0}}
+"""Options of methods as published for images of 32 x 32 pixels and more; smaller ones get their share of the pixels.
+
+A mean over pixels of unit vectors grows as pixels get fewer.
+"""
 
 YIELDING = {"alpha": ("recipe", "ce_weight", "kd_weight")}
 """Options of a method that are not preset where the user has said one of these instead."""
@@ -103,10 +110,14 @@ def training(kind: str, network: str) -> Settings:
     return _matching(TRAINING, (kind, network))
 
 
-def of_method(kind: str, teacher: str, student: str, method: str, said: Mapping[str, Any]) -> Settings:
-    """Options of a method for a pair of networks, where the user has `said` others himself."""
+def of_method(
+    kind: str, size: int | None, teacher: str, student: str, method: str, said: Mapping[str, Any]
+) -> Settings:
+    """Options of a method for a pair of networks and a size of images, where the user has `said` others himself."""
     table = "dkd" if (method, said.get("loss")) == ("gkd", "dkd") else method
-    found = _matching(METHODS, (kind, teacher, student, table))
+    share = (min(size or PUBLISHED, PUBLISHED) / PUBLISHED) ** 2
+    found = {name: share * value for name, value in BY_PIXELS.get(method, {}).items()}
+    found |= _matching(METHODS, (kind, teacher, student, table))
     return {name: value for name, value in found.items() if not any(other in said for other in YIELDING.get(name, ()))}
 
 

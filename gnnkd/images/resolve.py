@@ -10,9 +10,14 @@ from gnnkd import distillers, options
 from gnnkd.data.image_task import PROTOCOLS
 from gnnkd.errors import UserError
 from gnnkd.halves import Groups
-from gnnkd.images import networks, presets, weights
+from gnnkd.images import networks, presets, sizes, weights
 from gnnkd.images.config import IDLE, ImageConfig, ImageDataSettings, Published
 from gnnkd.train.settings import ImageTrainSettings
+
+WAY = ", or bring the images to such a size with --set data.size=N"
+"""For a network that is laid out for other images than those of a folder."""
+OF_STUDENT = frozenset({"cache_teacher"})
+"""Settings of training that only a student's has."""
 
 
 def resolve(
@@ -43,15 +48,16 @@ def resolve(
         raise UserError("setting 'ind' hides nodes of a graph and their edges; images have none: leave it out")
     split = None if split is None else options.word("split", split, PROTOCOLS)
     data = ImageDataSettings(**options.checked("data", options.layered(levels)["data"], options.of(ImageDataSettings)))
-    kind = presets.kind(dataset, data.size)
-    size = presets.SIZES.get(kind, data.size)
-    teacher, student = _pair(kind, size, teacher_model, student_model)
+    size = sizes.of(dataset, data.size)
+    kind = presets.kind(dataset, size)
+    way = "" if dataset.lower().replace("_", "-") in presets.KINDS else WAY
+    teacher, student = _pair(kind, size, teacher_model, student_model, way)
     method = _method_name(method)
     _check_levels(levels, teacher, student, size, published=teacher_weights is not None)
-    said = options.layered(levels)
+    said = _layered(levels)
     base = _base(method, said["method"].get("base", "auto"))
     low = _presets(kind, size, (teacher, student), method, base, said["method"])
-    groups = options.layered((low, *levels))
+    groups = _layered((low, *levels))
     of_teacher, teacher_train = _settings("teacher", teacher, size, groups["teacher"])
     of_student, student_train = _settings("student", student, size, groups["student"])
     return ImageConfig(
@@ -71,7 +77,14 @@ def resolve(
         given=_given(said, published=teacher_weights is not None),
         published=None if teacher_weights is None else _published(teacher_weights),
         best_on_test=best_on_test,
+        expected_size=size,
     )
+
+
+def _layered(levels: Iterable[Groups]) -> dict[str, dict[str, Any]]:
+    """`options.layered`, but what `train.X` says of a teacher that is asked does not reach its own training."""
+    found = options.layered(levels)
+    return found | {"teacher": {name: value for name, value in found["teacher"].items() if name not in OF_STUDENT}}
 
 
 def _given(said: Groups, *, published: bool) -> frozenset[str]:
@@ -86,13 +99,13 @@ def _published(said: str) -> Published:
     return Published(file, weights.fingerprint(file))
 
 
-def _pair(kind: str, size: int | None, teacher: object, student: object) -> tuple[str, str]:
+def _pair(kind: str, size: int | None, teacher: object, student: object, way: str) -> tuple[str, str]:
     if teacher is not None and not isinstance(teacher, str) and hasattr(teacher, "values"):
         raise UserError("teacher_logits are of the nodes of a graph; on images give --teacher_weights, a checkpoint")
     first, second = presets.PAIRS[kind]
     return (
-        networks.chosen("teacher model", first if teacher is None else teacher, size),
-        networks.chosen("student model", second if student is None else student, size),
+        networks.chosen("teacher model", first if teacher is None else teacher, size, way=way),
+        networks.chosen("student model", second if student is None else student, size, way=way),
     )
 
 
@@ -117,6 +130,8 @@ def _check_levels(levels: Iterable[Groups], teacher: str, student: str, size: in
     of_training = options.of(ImageTrainSettings)
     for level in levels:
         options.checked("train", level.get("train", {}), common | of_training)
+        for name in OF_STUDENT & level.get("teacher", {}).keys():
+            raise UserError(f"teacher.{name}: no teacher teaches the teacher; say student.{name}, or leave it out")
         idle = [name for name in level.get("teacher", {}) if name in IDLE]
         if published and idle:
             said = ", ".join(f"teacher.{name}" for name in idle)
@@ -167,8 +182,9 @@ def _presets(
         }
         for group, network in zip(("teacher", "student"), pair, strict=True)
     }
-    of_method = presets.of_method(kind, *pair, method, said)
-    if base is not None:  # what the wrapper has itself is not the base's to set
-        own, of_base = options.of(distillers.methods()[method]), presets.of_method(kind, *pair, base, said)
+    of_method = presets.of_method(kind, size, *pair, method, said)
+    if base is not None:  # what the wrapper has itself is not the base's to set, under whichever name
+        own = options.of(distillers.methods()[method])
+        of_base = presets.of_method(kind, size, *pair, base, {**said, **dict.fromkeys(own)})
         of_method = {name: value for name, value in of_base.items() if name not in own} | of_method
     return found | {"method": of_method}

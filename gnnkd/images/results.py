@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from gnnkd.curves import draw
@@ -57,11 +58,13 @@ def _scores(task: ImageTask, place: Place, trained: Trained, settings: ImageTrai
     """Accuracies by forward passes; the network's last weights are written beside the best where they differ.
 
     `test_acc` is of the epoch that validates best. Where nothing validates it is of the last one, and `val_acc` null.
+    All are asked in float32, as a saved network is, whatever the precision of the training and of its metrics.
     """
+    settings = replace(settings, precision="float32")
     network, reached = trained.predictor.network, trained.reached
     best = image_accuracy(network, task, task.split.test, settings)
+    val = image_accuracy(network, task, task.split.val, settings) if bool(task.split.val.any()) else None
     if reached is None:
-        val = image_accuracy(network, task, task.split.val, settings) if bool(task.split.val.any()) else None
         return {"test_acc": best, "val_acc": val}
     last = best
     if reached.best_epoch != reached.epoch - 1:
@@ -70,13 +73,10 @@ def _scores(task: ImageTask, place: Place, trained: Trained, settings: ImageTrai
         if processes.rank() == 0:
             trained.predictor.save(place.folder, place.last.name)
         network.load_state_dict(reached.best)
-    found: Scores = {"test_acc": best, "test_acc_last": last, "val_acc": _validated(reached)}
+    found: Scores = {"test_acc": best, "test_acc_last": last, "val_acc": val}
     tracked = [row["test_acc"] for row in reached.history if "test_acc" in row]
-    return found | ({BEST_ON_TEST: max(tracked)} if tracked else {})
-
-
-def _validated(reached: Reached) -> float | None:
-    return reached.best_score if "val_acc" in reached.history[-1] else None
+    # A training that was continued may have begun without.
+    return found | ({BEST_ON_TEST: max(tracked)} if len(tracked) == len(reached.history) else {})
 
 
 def _speed(task: ImageTask, reached: Reached) -> dict[str, Any]:

@@ -51,8 +51,10 @@ def check(task: ImageTask, config: ImageConfig, *, student: bool) -> None:
         student: whether a student will be trained, too.
 
     Raises:
-        UserError: there is no such network at this size, or the method does not fit the two of them.
+        UserError: there is no such network at this size, the method does not fit the two of them, or a setting of
+            training would do nothing.
     """
+    _check_idle(task, config, student=student)
     with _seeded(task):
         teacher = _built("teacher", config.teacher_model, config.teacher, task).to(task.y.device)
         with torch.no_grad():
@@ -62,6 +64,20 @@ def check(task: ImageTask, config: ImageConfig, *, student: bool) -> None:
         if student:
             network = _built("student", config.student_model, config.student, task).to(task.y.device)
             _fit(network, task, config, _distiller(config), teacher, "student", None)
+
+
+def _check_idle(task: ImageTask, config: ImageConfig, *, student: bool) -> None:
+    trained = ({} if config.published else {"teacher": config.teacher_train}) | (
+        {"student": config.student_train} if student else {}
+    )
+    for role, settings in trained.items():
+        if settings.patience and not bool(task.split.val.any()):
+            raise UserError(
+                f"{role}.patience is {settings.patience}, and no image validates, so that training would never stop "
+                "early; leave it out, or let images validate with --val_fraction"
+            )
+    if student and config.student_train.cache_teacher and not _distiller(config).needs_teacher:
+        raise UserError(f"cache_teacher keeps a teacher's logits, and {config.method} asks no teacher; leave it out")
 
 
 def _built(role: str, name: str, given: Mapping[str, Any], task: ImageTask) -> ImageNetwork:

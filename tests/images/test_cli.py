@@ -101,6 +101,66 @@ def test_the_report_has_columns_for_best_last_and_best_on_test(
     assert "best_on_test is true there and null here" in line
 
 
+def _teacher(out: Path) -> Path:
+    return out / "toys" / "random-tran" / "cnn_small" / "teacher" / "seed0"
+
+
+def test_what_cannot_change_a_teacher_does_not_invalidate_it(tmp_path: Path, folder: Path) -> None:
+    out = tmp_path / "out"
+    assert main(_on(folder, out, "--mode", "tea")) == 0
+    before = {f.name: f.read_bytes() for f in _teacher(out).iterdir()}
+    assert main(_on(folder, out, "--method", "kd", "--best_on_test", "--set", "train.cache_teacher=true")) == 0
+    assert {f.name: f.read_bytes() for f in _teacher(out).iterdir()} == before
+    result = _json(next(out.rglob("kd/seed0/result.json")))
+    assert "test_acc_best_on_test" in result
+    assert result["config"]["student"]["cache_teacher"] is True
+
+
+def test_a_continued_training_reports_no_best_of_a_part_of_its_epochs(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply, argv = minibatches.apply, _on(folder, tmp_path / "out", "--mode", "tea", "--set", "train.checkpoint_every=1")
+
+    def interrupted(*args: Any) -> Any:
+        if args[-1].epoch == 1:
+            raise KeyboardInterrupt
+        return apply(*args)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(minibatches, "apply", interrupted)
+        assert main(argv) == 130
+    assert main([*argv, "--resume", "--best_on_test"]) == 0
+    assert "test_acc_best_on_test" not in _json(_teacher(tmp_path / "out") / "result.json")
+
+
+def test_other_data_in_a_place_is_explained_by_an_option_or_in_words(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from PIL import Image
+
+    argv = _on(folder, tmp_path / "out", "--mode", "tea")
+    assert main(argv) == 0
+    line = _fails(capsys, [*argv, "--val_fraction", "0.3", "--set", "teacher.lr=0.3", "teacher.width=9"])
+    assert "configuration: data.val_fraction is 0.1 there and 0.3 here, " in line
+    assert "teacher.lr" in line
+    assert "fingerprint" not in line
+    Image.new("L", (8, 8), 200).save(next(folder.rglob("*.png")))
+    line = _fails(capsys, argv)
+    assert "holds a run on other pixels or labels; choose a --tag" in line
+
+
+def test_a_folder_that_begins_small_and_is_not_is_asked_about(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from PIL import Image
+
+    Image.new("L", (300, 200)).save(folder / "middle" / "zzz.png")
+    line = _fails(capsys, _on(folder, tmp_path / "out"))
+    assert "the first image of" in line
+    assert "has 8 x 8 pixels and others have not, so that all would be brought to 224" in line
+    assert main(_on(folder, tmp_path / "out", "--mode", "tea", "--set", "data.size=8", "data.workers=0")) == 0
+
+
 def test_a_missing_teacher_is_named_with_the_command_that_makes_it(
     tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -248,7 +308,7 @@ def test_names_that_no_file_can_have(capsys: pytest.CaptureFixture[str]) -> None
     assert "unknown dataset" in _fails(capsys, ["--dataset", "x" * 300, "--teacher", "cnn"])
 
 
-def test_two_processes_share_a_training(tmp_path: Path, folder: Path) -> None:
+def test_two_processes_share_a_training(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "gnnkd.main"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [*argv, *_on(folder, tmp_path / "out", "--method", "at", "--device", "cpu")]
@@ -256,4 +316,8 @@ def test_two_processes_share_a_training(tmp_path: Path, folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("test ") == 2, "one process speaks"
     for file in (tmp_path / "out").rglob("result.json"):
-        assert _json(file)["processes"] == 2
+        assert _json(file)["processes"] == _json(file)["config"]["processes"] == 2
+    argv = _on(folder, tmp_path / "out", "--method", "at", "--device", "cpu")
+    for mode in ("tea", "stu", "tea/stu"):
+        line = _fails(capsys, [*argv, "--mode", mode, "--resume"])
+        assert "processes is 2 there and null here" in line, "what one process makes is another result"

@@ -102,6 +102,7 @@ def test_defaults_by_dataset(dataset: str, teacher: str, student: str) -> None:
         ("shuffle_v1", "shufflev1"),
         ("ShuffleNetV2", "shufflev2"),
         ("ResNet50", "resnet50"),
+        ("wideresnet28_2", "wrn_28_2"),
     ],
 )
 def test_names_in_any_spelling(said: str, name: str) -> None:
@@ -110,6 +111,7 @@ def test_names_in_any_spelling(said: str, name: str) -> None:
 
 def test_no_two_networks_have_the_same_word_and_none_has_a_graph_networks() -> None:
     assert len({networks._word(name) for name in NAMES}) == len(NAMES)
+    assert not {networks._word(name) for name in NAMES} & {networks._word(name) for name in networks.ALIASES}
     assert not {networks._word(name) for name in NAMES} & {networks._word(name) for name in MODELS}
 
 
@@ -134,6 +136,49 @@ def test_imagenet_trains_as_published(tmp_path: Path) -> None:
     assert (config.options["alpha"], config.options["temperature"]) == (0.5, 1.0)
 
 
+def _images(root: Path, side: int, *parts: str, height: int | None = None) -> str:
+    from PIL import Image
+
+    for place in [root / part / label for part in parts or ("",) for label in "ba"]:
+        place.mkdir(parents=True)
+        (place / ".hidden.png").touch()
+        (place / "0.txt").touch()
+        Image.new("L", (side, height or side)).save(place / "1.PNG")
+    return str(root)
+
+
+@pytest.mark.parametrize("parts", [(), ("train", "val"), ("train", "test")])
+@pytest.mark.parametrize(("side", "kind"), [(8, "cifar"), (16, "cifar"), (32, "cifar"), (33, "tiny"), (64, "tiny")])
+def test_a_folder_of_small_images_trains_as_the_set_of_its_size(
+    tmp_path: Path, side: int, kind: str, parts: tuple[str, ...]
+) -> None:
+    found = _config("--dataset", _images(tmp_path, side, *parts))
+    known = _config("--dataset", {"cifar": "cifar100", "tiny": "tiny-imagenet"}[kind])
+    for name in ("teacher_model", "student_model", "teacher_train", "student_train", "options"):
+        assert getattr(found, name) == getattr(known, name), name
+    assert (found.expected_size, found.data.size) == (side, None)
+
+
+@pytest.mark.parametrize(("side", "height"), [(65, None), (16, 17), (7, None), (500, 300)])
+def test_a_folder_of_other_images_trains_as_imagenet_does(tmp_path: Path, side: int, height: int | None) -> None:
+    found = _config("--dataset", _images(tmp_path, side, height=height))
+    assert (found.teacher_model, found.student_train.lr, found.expected_size) == ("resnet34", 0.1, 224)
+    assert _config("--dataset", str(tmp_path), "--set", "data.size=32").teacher_model == "resnet32x4"
+
+
+@pytest.mark.parametrize(("side", "weight"), [(8, 62.5), (16, 250.0), (24, 562.5), (32, 1000), (64, 1000), (96, 1000)])
+def test_attention_weighs_as_published_and_less_on_fewer_pixels(tmp_path: Path, side: int, weight: float) -> None:
+    assert _config("--dataset", _images(tmp_path, side), "--method", "at").options["weight"] == weight
+    argv = ["--dataset", str(tmp_path), "--method", "at", "--set", f"data.size={side}"]
+    assert _config(*argv).options["weight"] == weight
+    assert _config(*argv, "method.weight=3").options["weight"] == 3.0
+
+
+def test_attention_weighs_as_published_on_sets_known_by_name() -> None:
+    for name, weight in (("digits-images", 62.5), ("cifar100", 1000.0), ("tiny-imagenet", 1000.0)):
+        assert _config("--dataset", name, "--method", "at").options["weight"] == weight
+
+
 @pytest.mark.parametrize(
     ("pair", "method", "option", "value"),
     [
@@ -156,6 +201,27 @@ def test_a_base_has_the_presets_of_its_pair_too() -> None:
     assert _config(*argv, "--set", "method.base=dkd", "method.beta=3").options["beta"] == 3.0
 
 
+@pytest.mark.parametrize("word", ["dot(gkd)", "DOT(GKD)", "dot ( gkd )"])
+def test_a_method_may_name_its_base(word: str) -> None:
+    config = _config("--dataset", "cifar100", "--method", word)
+    assert (config.method, config.base, config.base_given) == ("dot", "gkd", True)
+    assert config == _config("--dataset", "cifar100", "--method", "dot", "--set", "method.base=gkd")
+    assert config == _config("--dataset", "cifar100", "--method", word, "--set", "method.base=GKD")
+
+
+def test_a_flag_beats_a_base_that_a_files_method_names(tmp_path: Path) -> None:
+    file = tmp_path / "run.yml"
+    file.write_text("dataset: cifar100\nmethod: logitstd(dkd)\n")
+    assert _config("--config", str(file)).base == "dkd"
+    assert _config("--config", str(file), "--method", "dkd").base is None
+
+
+def test_a_cache_of_the_teacher_is_the_students() -> None:
+    config = _config("--dataset", "cifar100", "--set", "train.cache_teacher=true", "train.lr=0.3")
+    assert (config.teacher_train.cache_teacher, config.student_train.cache_teacher) == (False, True)
+    assert config.teacher_arguments() == ["--set", "teacher.lr=0.3"]
+
+
 def test_gkd_on_dkd_has_dkds_presets_and_a_recipe_of_kd_its_own() -> None:
     argv = ["--dataset", "cifar100", "--teacher", "vgg13", "--student", "vgg8", "--method", "gkd"]
     assert _config(*argv, "--set", "method.loss=dkd").options["beta"] == 6.0
@@ -167,6 +233,9 @@ def test_every_preset_is_an_option_of_what_it_is_for() -> None:
     for (_, teacher, student, method), values in presets.METHODS.items():
         assert set(values) <= set(options.of(distillers.methods()[method])), (method, values)
         assert {teacher, student} - {"*"} <= NAMES
+    for method, of_pixels in presets.BY_PIXELS.items():
+        known = options.of(distillers.methods()[method])
+        assert of_pixels == {name: known[name].default for name in of_pixels}, "as published"
     for (_, network), values in presets.TRAINING.items():
         for value in values:
             assert value in options.of(type(_config("--dataset", "cifar10").teacher_train)) or network in NAMES
@@ -248,6 +317,13 @@ MISTAKES = [
     ([*ON, "--method", "dgd"], "method 'dgd' teaches networks of graphs"),
     ([*ON, "--method", "glnn"], "method 'glnn' teaches networks of graphs"),
     ([*ON, "--method", "dkdd"], "did you mean 'dkd'"),
+    ([*ON, "--method", "dot(gkd)", "--set", "method.base=kd"], "'dot(gkd)' and method.base 'kd' contradict each other"),
+    ([*ON, "--method", "kd(gkd)"], "kd wraps no other; those that do are dgd, dot, logitstd"),
+    ([*ON, "--method", "dot(gk)"], "unknown value of method.base 'gk'"),
+    ([*ON, "--best_on_test=yes"], "--best_on_test is a switch and takes no value ('yes')"),
+    ([*ON, "--set", "data.size=0"], "data.size is 0; it must be at least 8"),
+    ([*ON, "--set", "data.size=7"], "data.size is 7; it must be at least 8"),
+    ([*ON, "--set", "teacher.cache_teacher=true"], "teacher.cache_teacher: no teacher teaches the teacher"),
     (["--dataset", "cora", "--method", "dkd"], "method 'dkd' teaches networks of images"),
     (["--method", "gkd"], "--dataset digits-images"),
     ([*ON, "--setting", "ind"], "setting 'ind' hides nodes"),
@@ -283,6 +359,12 @@ def test_a_mistake_is_named(argv: list[str], said: str) -> None:
         parse(argv)
     assert said in str(mistake.value)
     assert "\n" not in str(mistake.value)
+
+
+def test_a_network_that_is_too_small_for_a_folders_images_is_answered_with_their_size(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"these have 224; .*, or bring the images to such a size with --set data.size"):
+        parse(["--dataset", _images(tmp_path, 300), "--student", "resnet8"])
+    assert _config("--dataset", str(tmp_path), "--student", "resnet8", "--set", "data.size=32").expected_size == 32
 
 
 def test_ready_logits_are_of_graphs(tmp_path: Path) -> None:

@@ -202,7 +202,7 @@ def test_a_finished_teacher_is_reused_and_a_changed_one_refused(
     assert len(trained) == 1
     assert {f.name: f.read_bytes() for f in (runs / TEACHER).iterdir()} == before
     assert command("--method", "kd", "--set", "student.lr=0.3") == 2
-    assert "student.lr is 0.1 there and 0.3 here" in capsys.readouterr().err
+    assert "student.lr is 0.05 there and 0.3 here" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("method", ["crd", "dot"])

@@ -78,6 +78,22 @@ def test_what_does_not_fit_is_refused_before_a_teacher_is_trained(toy: Toy) -> N
         check(task, _config("dot", levels={"train": {"momentum": 0.05}}), student=True)
 
 
+def test_settings_that_would_do_nothing_are_refused(toy: Toy, tmp_path: Path) -> None:
+    caching = {"train": FAST | {"cache_teacher": True}}
+    with pytest.raises(UserError, match="supervised asks no teacher"):
+        check(toy(), _config("supervised", levels=caching), student=True)
+    with pytest.raises(UserError, match="dot asks no teacher"):
+        check(toy(), _config("dot", levels=caching | {"method": {"base": "supervised"}}), student=True)
+    unseen = toy(val_fraction=0.0)
+    for role in ("teacher", "student"):
+        patient = _config(levels={role: {"patience": 3}})
+        check(toy(), patient, student=True)
+        with pytest.raises(UserError, match=f"{role}.patience is 3, and no image validates"):
+            check(unseen, patient, student=True)
+    check(unseen, patient, student=False)
+    check(unseen, _config(levels={"student": {"patience": 3}}, teacher_weights=_published(tmp_path)), student=False)
+
+
 def test_a_network_of_another_size_is_refused(toy: Toy) -> None:
     config = replace(_config(), student_model="mobilenetv1")
     with pytest.raises(UserError, match="student: network 'mobilenetv1' is laid out for images of more than 64 pixels"):

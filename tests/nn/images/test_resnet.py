@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gnnkd.errors import UserError
 from gnnkd.nn.images import SMALL
-from gnnkd.nn.images.residual import Basic, Block, Bottleneck, Padded, last_norm, stage, through
+from gnnkd.nn.images.residual import Basic, Block, Bottleneck, Padded, features, last_norm, stage
 from gnnkd.nn.images.resnet import NARROW, NETWORKS, ResNet
 
 KTG = {"resnet20": 275_572, "resnet32": 470_004, "resnet44": 664_436, "resnet56": 858_868, "resnet110": 1_733_812}
@@ -115,15 +115,28 @@ def test_another_shortcut_is_refused() -> None:
 def test_a_stage_hands_out_both_sides_of_its_last_activation(kind: type[Block]) -> None:
     blocks = lively(stage(kind, 4, 4, 3, stride=2, detour="downsample"))
     x = torch.randn(2, 4, 8, 8)
-    raw, out = through(blocks, x)
-    before = blocks[1](blocks[0](x))
+    (stem, out), (stem_raw, raw) = features(x, [blocks])
+    assert torch.equal(stem_raw, x)
+    assert torch.equal(stem, x.relu())
+    before = blocks[1](blocks[0](stem))
     assert torch.equal(raw, blocks[2].raw(before))
-    assert torch.equal(out, blocks(x))
+    assert torch.equal(out, blocks(stem))
     assert torch.equal(out, raw.relu())
     assert (raw < 0).any()
     nn.init.zeros_(last_norm(blocks).weight)
     nn.init.constant_(last_norm(blocks).bias, 3.0)
-    assert torch.allclose(through(blocks, x)[0] - before, torch.tensor(3.0), atol=1e-4)
+    assert torch.allclose(features(x, [blocks])[1][1] - before, torch.tensor(3.0), atol=1e-4)
+
+
+def test_a_stage_reads_the_one_before_it_and_the_first_what_the_entry_leaves_of_the_stem() -> None:
+    width = 4 * Bottleneck.expansion
+    first, second = (lively(stage(Bottleneck, i, 4, 2, stride=2, detour="downsample")) for i in (4, width))
+    x = torch.randn(2, 4, 16, 16)
+    maps, raws = features(x, [first, second], entry=lambda stem: F.max_pool2d(stem, 2))
+    assert torch.equal(maps[0], x.relu())
+    assert torch.equal(maps[1], first(F.max_pool2d(x.relu(), 2)))
+    assert torch.equal(maps[2], second(maps[1]))
+    assert [m.shape for m in maps] == [r.shape for r in raws]
 
 
 def test_the_deep_network_has_as_many_layers_as_its_name_says() -> None:
