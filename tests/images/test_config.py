@@ -236,9 +236,10 @@ def test_every_preset_is_an_option_of_what_it_is_for() -> None:
     for method, of_pixels in presets.BY_PIXELS.items():
         known = options.of(distillers.methods()[method])
         assert of_pixels == {name: known[name].default for name in of_pixels}, "as published"
+    of_training = set(options.of(type(_config("--dataset", "cifar10").teacher_train)))
     for (_, network), values in presets.TRAINING.items():
-        for value in values:
-            assert value in options.of(type(_config("--dataset", "cifar10").teacher_train)) or network in NAMES
+        assert network in {"*", *NAMES}
+        assert set(values) <= of_training, (network, values)
 
 
 @pytest.mark.parametrize(("dataset", "family"), [("cifar10", SMALL), ("tiny-imagenet", TINY), (".", LARGE)])
