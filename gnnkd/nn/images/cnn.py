@@ -2,9 +2,8 @@
 
 A stem and three stages of 3x3 convolutions, each with batch norm and ReLU; the image is halved behind the first and the
 second stage, channels double there. A mean over pixels, one linear map. Of this house, with no published weights; with
-one channel and 10 classes the small one has less than a tenth of the weights of the other. 40 epochs on the digits of
-scikit-learn (SGD, rate 0.05 to 0 by a cosine, momentum 0.9, weight decay 5e-4, batches of 64, crops from a border of
-one pixel; a stratified fifth tests, seeds 0 to 4) gave 99.3 % +- 0.4 and 98.6 % +- 0.5.
+one channel and 10 classes the small one has less than a tenth of the weights of the other. docs/results.md
+has their accuracies.
 """
 
 from __future__ import annotations
