@@ -169,6 +169,23 @@ def test_channels_last_changes_the_layout_and_not_the_result() -> None:
         torch.testing.assert_close(laid.progress.last[name], t, rtol=1e-3, atol=1e-5)
 
 
+def test_compile_is_of_both_networks_and_all_their_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in for the compiler, which cannot follow the checks of shapes that tests put around functions."""
+    passes: dict[int, int] = {}
+
+    def compiled(network: nn.Module) -> Any:
+        def run(*args: Any) -> Output:
+            passes[id(network)] = passes.get(id(network), 0) + 1
+            return network(*args)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    found, plain = _fit("kd", compile=True, epochs=2).run(), _fit("kd", epochs=2).run()
+    assert sorted(passes.values()) == [2 * 4, 2 * (4 + 1)], "the teacher's batches; the student's, and its validation"
+    assert all(torch.equal(found.last[name], t) for name, t in plain.last.items())
+
+
 def test_bfloat16_is_of_the_forward_pass_only() -> None:
     fit = _fit("kd", precision="bfloat16")
     reached = fit.run()
