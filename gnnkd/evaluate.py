@@ -143,8 +143,6 @@ def _task(said: argparse.Namespace, config: Mapping[str, Any], own: Finished | N
     found = finished.load(name, said.data_root, size, said.workers)
     same = config if config.get("dataset", "").removesuffix("-images") == found.name.removesuffix("-images") else {}
     fraction = same.get("data", {}).get("val_fraction", 0.1) if said.val_fraction is None else said.val_fraction
-    if not 0 <= fraction <= 0.5:
-        raise UserError(f"val_fraction is {fraction}; it must lie in [0, 0.5]")
     seed = same.get("seed", 0) if said.seed is None else said.seed
     task = images.task(found, protocol=same.get("protocol"), seed=seed, val_fraction=fraction)
     if same and same["fingerprint"] != task.fingerprint and (task.protocol == "random" or said.split != "test"):

@@ -174,7 +174,9 @@ def test_mistakes_are_said_in_one_line(capsys, tmp_path) -> None:
     assert "did you mean 'test'" in refused(capsys, *known, "-m", "resnet8", "--split", "tst")
     assert "did you mean 'batch_size'" in refused(capsys, *known, "--batch_sze", "3")
     assert "no whole number from 1 on" in refused(capsys, *known, "--batch_size", "0")
-    assert "[0, 0.5]" in refused(capsys, *known, "-m", "resnet8", "--val_fraction", "0.7")
+    assert "val_fraction is 0.7; it must be from 0 to 0.5" in refused(
+        capsys, *known, "-m", "resnet8", "--val_fraction", "0.7"
+    )
     none = ("--split", "val", "--val_fraction", "0")
     assert "has no such images" in refused(capsys, *known, "-m", "resnet8", *none)
     assert "size is 9" in refused(capsys, *known, "-m", "resnet8", "--size", "9")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 from gnnkd import options
 from gnnkd.data import images
 from gnnkd.data.folder import LEAST_SIZE
+from gnnkd.data.image_split import MOST_VALIDATED
 from gnnkd.data.image_task import ImageTask
 from gnnkd.errors import UserError
 from gnnkd.halves import as_arguments
@@ -51,8 +52,8 @@ class ImageDataSettings:
     workers: int | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.val_fraction <= 0.5:
-            raise UserError(f"data.val_fraction is {self.val_fraction}; it must lie in [0, 0.5]")
+        if not 0 <= self.val_fraction <= MOST_VALIDATED:
+            raise UserError(f"data.val_fraction is {self.val_fraction}; it must lie in [0, {MOST_VALIDATED}]")
         for name, low in (("size", LEAST_SIZE), ("workers", 0)):
             value = getattr(self, name)
             if value is not None and value < low:

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor, nn
 
 from gnnkd.data.image_task import ImageTask
@@ -65,13 +65,6 @@ def image_fit(
         track_test=track_test,
     )
     return Fit(course, settings, file=file, key=key)
-
-
-def image_logits(
-    model: nn.Module, task: ImageTask, mask: Bool[Tensor, " N"], settings: ImageTrainSettings
-) -> Float[Tensor, "M C"]:
-    """Logits of the masked rows in order, in eval mode."""
-    return minibatches.logits(model, model, task, mask, settings)
 
 
 def image_accuracy(model: nn.Module, task: ImageTask, mask: Bool[Tensor, " N"], settings: ImageTrainSettings) -> float:

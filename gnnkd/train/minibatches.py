@@ -88,10 +88,10 @@ class Minibatches(Course):
         batches = self.images.epoch(
             step.epoch, self.settings.batch_size, rank=processes.rank(), world=processes.world()
         )
-        for batch in batches:
-            n = batch.y.numel()
+        for given in batches:
+            batch, n = _laid_out(given, self.settings), given.y.numel()
             output = self._forward(batch)
-            taught = self.teacher.teach(_laid_out(batch, self.settings)) if self.teacher is not None else None
+            taught = self.teacher.teach(batch) if self.teacher is not None else None
             taken = apply(self.model, self.optimizer, self.distiller, batch, output, taught, step)
             for name, value in taken.items():
                 sums[name] = sums[name] + n * value if name in sums else n * value
@@ -111,7 +111,7 @@ class Minibatches(Course):
     def _forward(self, batch: Batch) -> Output:
         self.model.train()
         with autocast(self.device, self.settings):
-            output = self.run(_laid_out(batch, self.settings).x, None)
+            output = self.run(batch.x, None)
         return in_float32(output, maps=self.distiller.reads_maps)
 
     def _score(self) -> float | None:

@@ -18,8 +18,7 @@ from gnnkd.images import pictures
 from gnnkd.images.networks import built
 from gnnkd.images.predictor import ImagePredictor
 from gnnkd.nn import mlp
-from gnnkd.train import checkpoint
-from gnnkd.train.images import image_logits
+from gnnkd.train import checkpoint, minibatches
 from gnnkd.train.settings import ImageTrainSettings
 
 
@@ -65,7 +64,7 @@ def test_the_logits_are_those_that_training_sees(toy: Callable[..., ImageTask]) 
     network = built("cnn_small", 8, 1, 3, {})
     one = ImagePredictor(network, "cnn_small", {}, task.classes, task.mean, task.std, 8, 1)
     everything = torch.ones(task.n_images, dtype=torch.bool)
-    seen = image_logits(network, task, everything, ImageTrainSettings(batch_size=64))
+    seen = minibatches.logits(network, network, task, everything, ImageTrainSettings(batch_size=64))
     pixels = torch.cat([loaded.pixels for loaded in task.store.plain([torch.arange(task.n_images)])])
     torch.testing.assert_close(one.logits(pixels), seen)
 
