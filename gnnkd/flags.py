@@ -19,14 +19,14 @@ VALUES = {
     ),
     "teacher_model": (
         "NAME",
-        "graphs: gcn, gat, sage, gcnii, appnp, sgc, monet, mlp (gcn); images: cnn, resnet20, resnet32x4, wrn_40_2, "
+        "graphs: gcn, gat, sage, gcnii, appnp, sgc, tag, monet, mlp (gcn); images: cnn, resnet20, resnet32x4, wrn_40_2, "
         "vgg13, ... (by dataset); short: --teacher",
     ),
     "teacher_logits": ("FILE", "a trained teacher's logits [nodes, classes] in an .npy file, instead of a teacher"),
     "teacher_weights": ("FILE", "a published checkpoint of teacher_model, instead of a training; images only"),
     "student_model": (
         "NAME",
-        "graphs: mlp, gcn, gat, sage, gcnii, appnp, sgc, monet (mlp); images: as for the teacher, or cnn_small, "
+        "graphs: mlp, gcn, gat, sage, gcnii, appnp, sgc, tag, monet (mlp); images: as for the teacher, or cnn_small, "
         "resnet8x4, mobilenetv2, ...; short: --student",
     ),
     "method": (

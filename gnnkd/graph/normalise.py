@@ -20,10 +20,18 @@ def gcn(a: CSR) -> CSR:
     row = a.row[entry]
     last = torch.cat([row[1:] != row[:-1], row.new_ones(min(1, row.numel()), dtype=torch.bool)])
     loop = a.values().new_ones(a.shape[0]).index_put((row[last],), a.values()[entry[last]])
-    full = _with_loops(a, ~loops, loop)
-    degree = _row_sums(full)
-    scale = degree.pow(-0.5).masked_fill(degree == 0, 0.0)
-    return full.with_value(scale[full.row] * full.values() * scale[full.col])
+    return symmetric(_with_loops(a, ~loops, loop))
+
+
+def symmetric(a: CSR) -> CSR:
+    """D^-1/2 A D^-1/2 with D the row sums of A: no loops added, those that are there kept.
+
+    A node whose sum is 0 passes nothing on.
+    """
+    degree = _row_sums(a)
+    # Never a power of zero, whose gradient is infinite.
+    scale = torch.where(degree == 0, 1.0, degree).pow(-0.5).masked_fill(degree == 0, 0.0)
+    return a.with_value(scale[a.row] * a.values() * scale[a.col])
 
 
 def mean(a: CSR) -> CSR:

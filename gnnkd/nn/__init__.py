@@ -16,8 +16,9 @@ from gnnkd.nn.monet import monet
 from gnnkd.nn.network import Network
 from gnnkd.nn.sage import sage
 from gnnkd.nn.sgc import sgc
+from gnnkd.nn.tag import tag
 
-__all__ = ["MODELS", "Network", "appnp", "gat", "gcn", "gcnii", "mlp", "monet", "needs_graph", "sage", "sgc"]
+__all__ = ["MODELS", "Network", "appnp", "gat", "gcn", "gcnii", "mlp", "monet", "needs_graph", "sage", "sgc", "tag"]
 
 MODELS: dict[str, Callable[..., Module]] = {
     "appnp": appnp,
@@ -28,6 +29,7 @@ MODELS: dict[str, Callable[..., Module]] = {
     "monet": monet,
     "sage": sage,
     "sgc": sgc,
+    "tag": tag,
 }
 """Constructor of each network: a module whose `forward(x, graph)` returns an `Output`."""
 

@@ -83,3 +83,23 @@ def test_weights_are_differentiable(fn: object) -> None:
         return fn(a.with_value(value)).dense().tanh()
 
     assert torch.autograd.gradcheck(out, (value,))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_symmetric_is_pygs_without_added_loops(weighted: bool) -> None:
+    from torch_geometric.nn.conv.gcn_conv import gcn_norm
+
+    edge_index, weight = edges()
+    weight = weight if weighted else None
+    (source, target), value = gcn_norm(edge_index, weight, N, add_self_loops=False)
+    want = torch.zeros(N, N).index_put((target, source), value, accumulate=True)
+    assert torch.allclose(normalise.symmetric(CSR.from_edge_index(edge_index, N, weight)).dense(), want)
+
+
+def test_symmetric_has_a_gradient_where_a_node_has_no_edge() -> None:
+    edge_index, weight = edges()
+    weight.requires_grad_()
+    (found,) = torch.autograd.grad(
+        normalise.symmetric(CSR.from_edge_index(edge_index, N, weight)).values().sum(), weight
+    )
+    assert bool(found.isfinite().all())
