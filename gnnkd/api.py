@@ -141,7 +141,7 @@ def distill(
         learnt = train_student(task, config, config.logits.on(task), None, shown)
         return _distilled(task, learnt, None, config.logits.scores(task), config.logits.notes_on(task))
     taught = train_teacher(task, config, shown)
-    learnt = train_student(task, config, taught.logits, taught.bank, shown)
+    learnt = train_student(task, config, taught.logits, taught.bank, shown, asked=taught.predictor.network)
     found = scores.of_logits(taught.predictor.network, task, taught.logits)
     return _distilled(task, learnt, taught.predictor, found, taught.notes)
 

@@ -145,6 +145,12 @@ class Config:
         return run_student(task, self, place, resume=resume, progress=progress)
 
     @property
+    def reads_features(self) -> bool:
+        """Whether the method, or its base, reads more of the teacher than its logits."""
+        names = [self.method, *([self.base] if self.base else [])]
+        return any(distillers.methods()[name].reads_maps for name in names)
+
+    @property
     def wants_generators(self) -> bool:
         """Whether the method learns from generators, with the options that it has."""
         wraps, chosen = distillers.methods()[self.method].wraps, self.options
@@ -170,6 +176,11 @@ class Config:
             raise UserError(
                 f"{self.method} learns from generators, which are learnt while a teacher trains; with ready logits use "
                 f"the method {instead}, or train a teacher"
+            )
+        if self.reads_features:
+            raise UserError(
+                f"{self.base or self.method} reads a teacher's features, and ready logits have none; use "
+                f"{distillers.default_base(models.needs_graph(self.student_network))}, or train a teacher"
             )
 
     def describe_teacher(self, task: NodeTask) -> dict[str, Any]:

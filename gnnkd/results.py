@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gnnkd import distillers, scores
+from gnnkd import distillers, predictor, scores
 from gnnkd.curves import draw
 from gnnkd.data.task import NodeTask
 from gnnkd.distillers.dgd.bank import Bank
@@ -49,7 +49,8 @@ def run_student(task: NodeTask, config: Config, place: Place, *, resume: bool, p
         UserError: the teacher's outputs are of other rows, or files are damaged.
     """
     teacher, bank, taught = _lesson(task, config, place)
-    learnt = train_student(task, config, teacher, bank, progress, place=place, resume=resume)
+    asked = _asked(config, place, task)
+    learnt = train_student(task, config, teacher, bank, progress, asked=asked, place=place, resume=resume)
     found = scores.of_network(learnt.predictor.network, task)
     names = {"student_model": config.student_model, "method": config.method, "base": config.base}
     return _finish(task, config, place, learnt.predictor, learnt.reached, found, names | scores.of_teacher(taught))
@@ -66,6 +67,15 @@ def _lesson(
     if distillers.methods()[config.method].wraps and place.teacher.generators.exists():
         bank = stored_bank(place.teacher.generators)
     return cached_outputs(place.teacher.outputs, task), bank, read_result(place.teacher.result)
+
+
+def _asked(config: Config, place: Place, task: NodeTask) -> torch.nn.Module | None:
+    """The trained teacher of a place, if the method asks it for features."""
+    if not config.reads_features:
+        return None
+    assert place.teacher is not None
+    found = predictor.load(place.teacher.model)
+    return found.network.to(task.y.device)
 
 
 def cached_outputs(file: Path, task: NodeTask) -> Float[Tensor, "N C"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from gnnkd import distillers, models
 from gnnkd.data.task import NodeTask
-from gnnkd.distillers.base import Distiller
+from gnnkd.distillers.base import Distiller, Lesson
 from gnnkd.distillers.dgd.bank import Bank
 from gnnkd.errors import UserError
 from gnnkd.logits import Logits
@@ -119,10 +120,14 @@ def train_student(
     bank: Bank | None,
     progress: Progress,
     *,
+    asked: torch.nn.Module | None = None,
     place: Place | None = None,
     resume: bool = False,
 ) -> Learnt:
     """Train a student by the configured method on cached teacher logits.
+
+    Args:
+        asked: the trained teacher, for a method that reads its features too.
 
     Raises:
         UserError: the method lacks something, as generators, or a module cannot learn.
@@ -132,11 +137,16 @@ def train_student(
         network = models.built(config.student_network, config.student, task, "student")
         batch = task.batch(task.split.train)
         notes = _unread(network, batch, config, "student") if config.wants_generators else ()
+        lesson = None
+        if distiller.needs_teacher:
+            lesson = _featured(teacher, asked, batch) if distiller.reads_maps else Output(teacher)
+        if distiller.reads_maps:
+            _prepare(distiller, network, batch, lesson, task, config)
         course = WholeBatch(
             network,
             batch,
             distiller,
-            Output(teacher) if distiller.needs_teacher else None,
+            lesson,
             (task.y, task.split.val),
             config.student_train,
             seed=task.seed,
@@ -160,6 +170,31 @@ def _distiller(config: Config, bank: Bank | None, seed: int) -> Distiller:
     if lack:
         raise UserError(lack)
     return distiller
+
+
+@torch.no_grad()
+def _featured(logits: Float[Tensor, "N C"], asked: torch.nn.Module | None, batch: Batch) -> Output:
+    """The teacher's kept logits, and what its layers multiply in a forward pass in eval mode."""
+    assert asked is not None, "configurations of ready logits refuse a method that reads features"
+    shown: Output = asked.eval()(batch.x, batch.graph)
+    return dataclasses.replace(shown, logits=logits)
+
+
+@torch.no_grad()
+def _prepare(
+    distiller: Distiller,
+    network: torch.nn.Module,
+    batch: Batch,
+    teacher: Output | None,
+    task: NodeTask,
+    config: Config,
+) -> None:
+    """Let a method see both networks in eval mode; the random state stays."""
+    with torch.random.fork_rng(devices=[batch.y.device] if batch.y.device.type == "cuda" else []):
+        shown: Output = network.eval()(batch.x, batch.graph)
+    decay = config.student_train.weight_decay
+    lesson = Lesson(student=shown, teacher=teacher, norms=(), y=batch.y, momentum=0, weight_decay=decay, seed=task.seed)
+    distiller.prepare(lesson)
 
 
 def _unread(network: torch.nn.Module, batch: Batch, config: Config, role: str) -> tuple[str, ...]:

@@ -62,7 +62,7 @@ class Distiller(ABC):
     needs_teacher: bool = True
     """False for a method that reads labels only."""
     reads_maps: bool = False
-    """True for a method that reads more of the teacher than its logits."""
+    """True for a method that reads more of the teacher than its logits; it is prepared before the first step."""
     part: nn.Module | None = None
     """The method's own trainable part, as connectors between two networks; it trains with the student."""
 

@@ -134,11 +134,18 @@ def resized(x: Map, size: tuple[int, int]) -> Map:
 
 
 def pooled(output: Output) -> Float[Tensor, "N _"]:
-    """The rows that the classifier multiplies.
+    """The rows that the classifier multiplies: of a network of nodes and rows those of its last weight matrix.
 
     Raises:
-        UserError: the network does not show them.
+        UserError: the network does not show them, or they are sparse features as they came.
     """
-    if output.pooled is None:
-        raise UserError("a network does not show what its classifier multiplies (pooled); choose a method of logits")
-    return output.pooled
+    if output.pooled is not None:
+        return output.pooled
+    operands = list(output.hidden.values())
+    last = operands[-1] if operands else None
+    if not isinstance(last, Tensor):
+        raise UserError(
+            "a network does not show dense rows that its last weight matrix multiplies; choose a deeper one, or a "
+            "method of logits such as kd"
+        )
+    return last

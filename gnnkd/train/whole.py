@@ -26,7 +26,7 @@ class WholeBatch(Course):
     Args:
         model: what learns; `model(x, graph) -> Output`.
         batch: what it learns on; labels outside `labelled` are blank.
-        distiller: the method.
+        distiller: the method, prepared.
         teacher: cached teacher output on the batch, or None.
         validation: labels for selection, [N], and the mask of validation rows.
         settings: learning rate and the like.
@@ -49,8 +49,14 @@ class WholeBatch(Course):
         self.model, self.batch, self.distiller, self.teacher = model, batch, distiller, teacher
         self.validation, self.watcher, self.seed = validation, watcher, seed
         self.device = batch.y.device
+        part = distiller.part
+        if part is not None:
+            part.to(self.device).train()
         self.optimizer = torch.optim.Adam(
-            model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
+            [*model.parameters(), *(part.parameters() if part is not None else ())],
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            fused=True,
         )
 
     def epoch(self, step: Step) -> Epoch:

@@ -1,4 +1,4 @@
-"""The topology adaptive convolution is PyG's, on either side of its weights, and a graph of one's own weights is read."""
+"""The topology adaptive convolution is PyG's, on either side of its weights, and reads the weights of edges."""
 
 from __future__ import annotations
 

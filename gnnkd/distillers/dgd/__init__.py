@@ -33,7 +33,7 @@ from typing import Any, ClassVar, Literal, final
 import torch
 from torch import Tensor
 
-from gnnkd.distillers.base import Distiller, Gradients, plain_gradients
+from gnnkd.distillers.base import Distiller, Gradients, Lesson, plain_gradients
 from gnnkd.distillers.dgd import fusion
 from gnnkd.distillers.dgd.bank import Bank
 from gnnkd.graph.channels import Channels
@@ -86,13 +86,18 @@ class Dgd(Distiller):
         if type(base).gradients is not Distiller.gradients:
             raise ValueError(f"method.base {type(base).__name__} has gradients of its own; DGD needs a plain one")
         self.base, self.bank, self.seed, self.preset = base, bank, seed, preset
-        self.needs_teacher = base.needs_teacher
+        self.needs_teacher, self.reads_maps = base.needs_teacher, base.reads_maps
         self.beta = _at_least("beta", PRESETS[preset]["beta"] if beta is None else beta, 0)
         self.limit = _at_least("limit", PRESETS[preset]["limit"] if limit is None else limit, 0) or None
         self.k, self.every = int(_at_least("k", k, 0)), int(_at_least("every", every, 1))
         self.fusion, self.layers, self.control = fusion, layers, control
         self._rules: _Guesses | None = None
         self._sizes: dict[str, Tensor] = {}
+
+    def prepare(self, lesson: Lesson) -> None:
+        """Make the base's part."""
+        self.base.prepare(lesson)
+        self.part = self.base.part
 
     def _active(self, step: Step) -> bool:
         return self.beta > 0 and self.k > 0 and step.epoch % self.every == 0
@@ -140,8 +145,16 @@ class Dgd(Distiller):
         return found
 
     def diagnostics(self) -> Mapping[str, Tensor]:
-        """`bias/<weight>`: Frobenius norm of the bias relative to the gradient's, at the last fused step."""
-        return self._sizes
+        """The base's, and `bias/<weight>`: norm of the bias relative to the gradient's, at the last fused step."""
+        return {**self.base.diagnostics(), **self._sizes}
+
+    def state(self) -> dict[str, Tensor]:
+        """The base's."""
+        return self.base.state()
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Continue from `state()`, after `prepare`."""
+        self.base.load_state(tensors)
 
     def _fused(self, gradient: Tensor, name: str, names: list[str], student: Output, batch: Batch) -> Tensor:
         if self.control == "uniform":
