@@ -16,7 +16,6 @@ from gnnkd import options as checks
 from gnnkd.data.graphs import from_pyg
 from gnnkd.data.task import NodeTask
 from gnnkd.data.task import task as make_task
-from gnnkd.errors import UserError
 from gnnkd.graph.structure import CSR, Graph
 from gnnkd.predictor import Predictor, load
 from gnnkd.run import Config, resolve
@@ -104,7 +103,8 @@ def distill(
 
     Args:
         data: a PyG `Data` with `x` [N, D], `edge_index` [2, E], `y` [N] (-1: unknown) and, optionally, `train_mask`,
-            `val_mask`, `test_mask` [N]; it is not changed.
+            `val_mask`, `test_mask` [N]; it is not changed. Without `edge_index`, or if the option `graph` of the group
+            `data` says so, edges are made of `x`.
         teacher: a network's name, as in `gnnkd.nn.MODELS`; a module; or ready logits [N, C], a row for each node in
             its order and a column for each class, ascending.
         student: a network's name, or a module.
@@ -139,17 +139,15 @@ def distill(
     check_student(task, config)
     if config.logits is not None:
         learnt = train_student(task, config, config.logits.on(task), None, shown)
-        return _distilled(task, learnt, None, config.logits.scores(task), config.logits.notes_on(task))
+        return _distilled(task, learnt, None, config.logits.scores(task), config.notes(task))
     taught = train_teacher(task, config, shown)
     learnt = train_student(task, config, taught.logits, taught.bank, shown, asked=taught.predictor.network)
     found = scores.of_logits(taught.predictor.network, task, taught.logits)
-    return _distilled(task, learnt, taught.predictor, found, taught.notes)
+    return _distilled(task, learnt, taught.predictor, found, (*config.notes(task), *taught.notes))
 
 
 def _task(data: Data, config: Config, seed: int) -> NodeTask:
-    if config.data.k is not None:
-        raise UserError("data.k is of graphs made from features; this one has its edges: leave it out")
-    dataset = from_pyg(data, undirected=config.data.undirected)
+    dataset = from_pyg(data, undirected=config.data.undirected, graph=config.data.graph, k=config.data.k)
     if config.logits is not None:
         config.logits.check(dataset)
     return make_task(
@@ -170,7 +168,7 @@ def _distilled(
         student=learnt.predictor,
         teacher=teacher,
         scores=found | scores.of_teacher(of_teacher),
-        notes=(*task.notes, *notes, *learnt.notes),
+        notes=(*notes, *learnt.notes),
     )
 
 

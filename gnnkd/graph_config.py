@@ -35,12 +35,16 @@ class DataSettings:
     Args:
         undirected: add the mirror of each edge.
         normalise: divide each row of features by its sum ("row") or not ("raw"); "auto" follows the protocol.
-        k: neighbours of a node, for graphs made from features, >= 1.
+        graph: "given" takes the data's edges; "knn" joins each node to its k nearest by its features; "uem" to the k
+            most alike by unified edge measurement, with weights, which gat, monet and modules of the user's do not look
+            at (a note says so); None is "given" where there are edges, else "knn".
+        k: neighbours of a node, for graphs made of features, >= 1; None is 8.
         fractions: of training, validation and test, under the split `random`.
     """
 
     undirected: bool = True
     normalise: Literal["auto", "row", "raw"] = "auto"
+    graph: Literal["given", "knn", "uem"] | None = None
     k: int | None = None
     fractions: tuple[float, float, float] | None = None
 
@@ -99,7 +103,8 @@ class Config:
         """
         from gnnkd.data.graphs import load
 
-        dataset = load(self.dataset, root=root, undirected=self.data.undirected, k=self.data.k)
+        data = self.data
+        dataset = load(self.dataset, root=root, undirected=data.undirected, graph=data.graph, k=data.k)
         if self.logits is not None:
             self.logits.check(dataset)
         return dataset
@@ -120,8 +125,16 @@ class Config:
         )
 
     def notes(self, task: NodeTask) -> tuple[str, ...]:
-        """What a user should know of the data and of ready logits."""
-        return (*task.notes, *(self.logits.notes_on(task) if self.logits else ()))
+        """What a user should know of the data, of networks that do not use all of it, and of ready logits."""
+        return (*task.notes, *self._unweighted(task), *(self.logits.notes_on(task) if self.logits else ()))
+
+    def _unweighted(self, task: NodeTask) -> tuple[str, ...]:
+        """Which networks pass messages along weighted edges without their weights."""
+        if task.graph.adjacency.value is None:
+            return ()
+        networks = [n for n in (self.teacher_network, self.student_network) if not isinstance(n, Logits)]
+        blind = dict.fromkeys(models.name(n) for n in networks if models.needs_graph(n) and not models.reads_weights(n))
+        return tuple(f"{name} looks at the edges, not at their weights" for name in blind)
 
     def check_task(self, task: NodeTask, folder: Path, *, student: bool) -> None:
         """Refuse, before a place is claimed, ready logits that do not fit a task.

@@ -57,6 +57,11 @@ def needs_graph(model: Model) -> bool:
     return nn.needs_graph(model) if isinstance(model, str) else model.graph
 
 
+def reads_weights(model: Model) -> bool:
+    """Whether the weights of edges matter to it; a module is called with the edges alone."""
+    return isinstance(model, str) and nn.reads_weights(model)
+
+
 def options_of(model: Teacher) -> dict[str, options.Option]:
     """The options of its constructor; a module has been made already."""
     return options.of(nn.MODELS[model]) if isinstance(model, str) else {}

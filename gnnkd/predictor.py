@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from gnnkd import nn
 from gnnkd.data.edges import checked, merged
 from gnnkd.data.features import row_normalised
 from gnnkd.errors import UserError
+from gnnkd.graph.build import Neighbourhood
 from gnnkd.graph.structure import CSR, Graph
 from gnnkd.images import predictor as images
 from gnnkd.images.predictor import ImagePredictor
@@ -39,6 +41,7 @@ class Predictor:
         features: "row" if features are divided by their row sum, "raw" if not.
         n_features: width of a row.
         undirected: whether an edge list is mirrored, as the training data was.
+        made: the rule by which the training data's edges were made of its features, None where they were given.
     """
 
     network: torch.nn.Module
@@ -48,46 +51,70 @@ class Predictor:
     features: str
     n_features: int
     undirected: bool = True
+    made: Neighbourhood | None = None
 
     @property
     def needs_graph(self) -> bool:
         """Whether the network passes messages along edges."""
         return self.network.graph if isinstance(self.network, Own) else nn.needs_graph(self.name)
 
+    @property
+    def _reads_weights(self) -> bool:
+        return not isinstance(self.network, Own) and nn.reads_weights(self.name)
+
     def logits(
         self, x: Tensor | np.ndarray | CSR, graph: Graph | Tensor | np.ndarray | None = None
     ) -> Float[Tensor, "N C"]:
         """Logits of rows `x` [N, D]; a graph for networks that pass messages.
 
-        An edge list [2, E] is merged and mirrored as the training data was; a `Graph` is taken as it is.
+        An edge list [2, E] is merged and mirrored as the training data was; a `Graph` is taken as it is. Without
+        either, a network whose training edges were made of features gets those of `x`, made by the same rule.
 
         Raises:
-            UserError: rows of another width or not finite, a missing graph, or edges out of range.
+            UserError: rows of another width or not finite, too few for the rule, a missing graph, edges out of range,
+                or an edge list for a network that learnt on weighted edges.
         """
         rows = x if isinstance(x, (Tensor, CSR)) else torch.as_tensor(np.asarray(x))
         if len(rows.shape) != 2 or rows.shape[1] != self.n_features:
             raise UserError(f"x has shape {tuple(rows.shape)}; this network reads rows of {self.n_features} features")
-        if graph is None and self.needs_graph:
-            raise UserError(
-                f"a {self.name} network predicts along edges: give edge_index [2, E] as the second argument"
-            )
         device = next(self.network.parameters()).device
         rows = rows.to(device) if isinstance(rows, CSR) else rows.to(device, torch.float32)
         if not bool((rows.values() if isinstance(rows, CSR) else rows).isfinite().all()):
             raise UserError("x holds values that are not finite; fill them in before predicting")
+        found = self._made(rows) if graph is None else self._given(graph, rows.shape[0]).to(device)
         if self.features == "row":
             rows = row_normalised(rows, "x")
         self.network.eval()
         with torch.no_grad():
-            output: Output = self.network(rows, None if graph is None else self._graph(graph, rows.shape[0]).to(device))
+            output: Output = self.network(rows, found)
         return output.logits
 
-    def _graph(self, graph: Graph | Tensor | np.ndarray, n_nodes: int) -> Graph:
+    def _made(self, rows: Tensor | CSR) -> Graph | None:
+        """The graph of features, for a network that needs one."""
+        if not self.needs_graph:
+            return None
+        if self.made is None:
+            raise UserError(
+                f"a {self.name} network predicts along edges: give edge_index [2, E] as the second argument"
+            )
+        if rows.shape[0] <= self.made.k:
+            raise UserError(
+                f"x has {rows.shape[0]} rows, and the edges are made of the {self.made.k} nearest others of each; give "
+                "more rows at once, or edges as the second argument"
+            )
+        return self.made.graph(rows)
+
+    def _given(self, graph: Graph | Tensor | np.ndarray, n_nodes: int) -> Graph:
         if isinstance(graph, Graph):
             return graph
         edges = np.asarray(torch.as_tensor(graph).cpu())
         # Nodes without any edge are no dataset, but they can be asked about.
         edges = edges.astype(np.int64) if edges.shape == (2, 0) else checked(edges, n_nodes, "edge_index")
+        if self.made is not None and self.made.kind == "uem" and self._reads_weights and edges.size:
+            raise UserError(
+                f"this {self.name} learnt on edges with weights, made of features, and an edge list has none; leave it "
+                "out, and the edges of x are made in the same way, or give a gnnkd.graph.structure.Graph"
+            )
         found, _ = merged(edges, n_nodes, undirected=self.undirected)
         return Graph.from_edge_index(torch.from_numpy(found), n_nodes)
 
@@ -109,8 +136,8 @@ class Predictor:
         """Number of trainable parameters."""
         return sum(p.numel() for p in self.network.parameters())
 
-    def save(self, folder: Path | str) -> None:
-        """Write `model.safetensors` into `folder`; `load` needs nothing else, but the module if it is the user's."""
+    def save(self, folder: Path | str, name: str = "model.safetensors") -> None:
+        """Write the network into `folder`; `load` needs nothing else, but the module if it is the user's."""
         meta = {
             "format": FORMAT,
             "model": self.name,
@@ -120,9 +147,11 @@ class Predictor:
             "n_features": self.n_features,
             "undirected": self.undirected,
         }
+        if self.made is not None:
+            meta["made"] = dataclasses.asdict(self.made)
         if isinstance(self.network, Own):
             meta["own"] = {"graph": self.network.graph}
-        checkpoint.save(Path(folder) / "model.safetensors", self.network.state_dict(), meta)
+        checkpoint.save(Path(folder) / name, self.network.state_dict(), meta)
 
 
 def load(folder: Path | str, *, network: torch.nn.Module | None = None) -> Predictor | ImagePredictor:
@@ -157,7 +186,8 @@ def load(folder: Path | str, *, network: torch.nn.Module | None = None) -> Predi
         found.load_state_dict(tensors)
         found.eval()
         named = {key: meta[key] for key in ("options", "features", "n_features", "undirected")}
-        return Predictor(found, meta["model"], classes=tuple(meta["classes"]), **named)
+        made = Neighbourhood(**meta["made"]) if "made" in meta else None
+        return Predictor(found, meta["model"], classes=tuple(meta["classes"]), **named, made=made)
     except (KeyError, TypeError, ValueError, RuntimeError):
         raise UserError(
             f"{file} holds other tensors than its description says; train it again"

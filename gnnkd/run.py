@@ -100,6 +100,8 @@ def _data(values: Mapping[str, Any]) -> DataSettings:
     settings = DataSettings(**options.checked("data", values, options.of(DataSettings)))
     if settings.k is not None and settings.k < 1:
         raise UserError(f"data.k is {settings.k}; it must be at least 1")
+    if settings.k is not None and settings.graph == "given":
+        raise UserError(f"data.k is {settings.k}, and data.graph=given takes the edges as they are: leave one out")
     return settings
 
 

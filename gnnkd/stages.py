@@ -68,7 +68,7 @@ def _seeded(task: NodeTask) -> Iterator[None]:
 def _predictor(
     network: torch.nn.Module, name: str, options: Mapping[str, Any], task: NodeTask, *, undirected: bool
 ) -> Predictor:
-    return Predictor(network, name, options, task.classes, task.features, task.n_features, undirected)
+    return Predictor(network, name, options, task.classes, task.features, task.n_features, undirected, task.made)
 
 
 def train_teacher(

@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from gnnkd.data import edges, features, labels
+from gnnkd.data import edges, features, labels, made
 from gnnkd.errors import UserError
+from gnnkd.graph.build import Neighbourhood
 from gnnkd.graph.split import Split
 from gnnkd.graph.structure import CSR, Graph
 from gnnkd.types import UNKNOWN
@@ -29,8 +30,8 @@ class NodeDataset:
 
     `y` holds class ids 0 .. C - 1, ascending with the labels, or `UNKNOWN`; `classes` holds the label of each id.
     `split` is the one that came with the data and `protocol` its name: `public` or `ogb` if it was published with the
-    graph, else `given`. `neighbours` is the k of a graph whose edges were made of its features, None of others. `notes`
-    say what reading changed.
+    graph, else `given`. `made` is the rule by which the edges were made of the features, None where they were given.
+    `notes` say what reading changed.
     """
 
     name: str
@@ -40,7 +41,7 @@ class NodeDataset:
     classes: tuple[int, ...]
     split: Split | None = None
     protocol: str = "given"
-    neighbours: int | None = None
+    made: Neighbourhood | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -56,6 +57,8 @@ def from_arrays(
     where: str | None = None,
     undirected: bool = True,
     protocol: str = "given",
+    graph: str | None = None,
+    k: int | None = None,
 ) -> NodeDataset:
     """Check the arrays of a graph and put them in order.
 
@@ -65,15 +68,21 @@ def from_arrays(
         where: how errors call the place that the arrays are from; `name` by default.
         undirected: add the mirror of each edge.
         protocol: what the masks are: `public` or `ogb` if they were published with the graph.
+        graph: `given` takes `edge_index`, `knn` and `uem` make the edges of `x` (see `graph.build.Neighbourhood`); by
+            default `given` where there is an `edge_index`, else `knn`, which a note says.
+        k: neighbours of a node, for edges that are made; 8 by default.
 
     Raises:
         UserError: anything that is missing, of a wrong shape, type or length, out of range or not finite.
     """
     where = where or name
-    for needed in ("edge_index", "y"):
+    # Edges under a name that is nearly right are no wish for other edges.
+    misspelt = graph in (None, "given") and bool(_typo("edge_index", arrays))
+    for needed in ("edge_index", "y") if misspelt else ("y",):
         if needed not in arrays:
             held = ", ".join(f"{key!a}" for key in sorted(arrays)[:12]) or "nothing"
             raise UserError(f"{where}: {needed} is missing; add it{_typo(needed, arrays)}; the arrays are: {held}")
+    by = made.rule(graph, k, edges="edge_index" in arrays, where=where)
     notes = _extra(arrays)
     x, done = features.read(arrays, where)
     notes += done
@@ -82,7 +91,12 @@ def from_arrays(
     n = x.shape[0]
     if known.size != n:
         raise UserError(f"{where}: x has {n} rows and y has {known.size} labels; both must have one for each node")
-    found, done = edges.merged(edges.checked(arrays["edge_index"], n, where), n, undirected=undirected)
+    if by is None:
+        found, done = edges.merged(edges.checked(arrays["edge_index"], n, where), n, undirected=undirected)
+        joined = Graph.from_edge_index(torch.from_numpy(found), n)
+    else:
+        joined, done = made.edges(x, by, where)
+        done = [made.said(by, instead="edge_index" in arrays), *done]
     notes += done
     split = labels.masks(arrays, known, where)
     y, classes = labels.numbered(known)
@@ -92,16 +106,23 @@ def from_arrays(
         name=name,
         x=x,
         y=torch.from_numpy(y),
-        graph=Graph.from_edge_index(torch.from_numpy(found), n),
+        graph=joined,
         classes=classes,
         split=split,
         protocol=protocol,
+        made=by,
         notes=tuple(notes),
     )
 
 
 def to_arrays(dataset: NodeDataset) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of which `from_arrays` makes an equal dataset."""
+    """The arrays of which `from_arrays` makes an equal dataset.
+
+    Raises:
+        ValueError: edge weights, which have no place there.
+    """
+    if dataset.graph.adjacency.value is not None:
+        raise ValueError(f"{dataset.name} has edge weights, which have no array; keep the features and make it again")
     split = dataset.split
     masks = (split.train, split.val, split.test) if split else ()
     return {

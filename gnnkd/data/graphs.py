@@ -11,35 +11,34 @@ from types import MappingProxyType
 
 import numpy as np
 
-from gnnkd.data import npz, ogb, raw
+from gnnkd.data import made, npz, ogb, raw
 from gnnkd.data.dataset import NodeDataset, from_arrays, to_arrays
 from gnnkd.data.location import data_root, graph_cache
 from gnnkd.data.pyg import from_pyg
 from gnnkd.data.task import NodeTask, task
 from gnnkd.errors import UserError, unknown
+from gnnkd.graph.build import Neighbourhood
 
 __all__ = ["NodeDataset", "NodeTask", "from_arrays", "from_pyg", "load", "names", "task"]
 
-DIGITS_NEIGHBOURS = 8
 _CACHE_VERSION = 2
 
 
-def digits(name: str, k: int) -> NodeDataset:
-    """scikit-learn's 1797 handwritten digits, 8 x 8 pixels in [0, 1], each joined to its k nearest."""
-    import torch
+def digits(name: str, graph: str | None, k: int | None) -> NodeDataset:
+    """scikit-learn's 1797 handwritten digits, 8 x 8 pixels in [0, 1], joined by their pixels."""
     from sklearn.datasets import load_digits
 
-    from gnnkd.graph.build import knn
-
     images = load_digits()
-    x = (images.data / 16).astype(np.float32)
-    edge_index = knn(torch.from_numpy(x), k).numpy()
-    made = from_arrays({"x": x, "y": images.target, "edge_index": edge_index}, name=name)
-    return replace(made, neighbours=k)
+    arrays = {"x": (images.data / 16).astype(np.float32), "y": images.target}
+    found = from_arrays(arrays, name=name, graph=graph or "knn", k=k)
+    # That the digits have no edges of their own is no news.
+    return replace(found, notes=found.notes[1:])
 
 
-MADE: Mapping[str, Callable[[str, int], NodeDataset]] = MappingProxyType({"digits": digits, "digits-graph": digits})
-"""Graphs made from features; the constructor's arguments are the name and the number of neighbours."""
+MADE: Mapping[str, Callable[[str, str | None, int | None], NodeDataset]] = MappingProxyType(
+    {"digits": digits, "digits-graph": digits}
+)
+"""Graphs that are always made of features; the arguments are the name, the rule and the number of neighbours."""
 
 SOURCES: Mapping[str, raw.Source] = MappingProxyType(
     {
@@ -67,6 +66,7 @@ def load(
     *,
     root: str | os.PathLike[str] | None = None,
     undirected: bool = True,
+    graph: str | None = None,
     k: int | None = None,
 ) -> NodeDataset:
     """Load a dataset by name, or a graph's .npz file by path.
@@ -76,22 +76,30 @@ def load(
         root: of the raw data; by default `$GNNKD_DATA`, else a folder in the user's cache. What is not there is
             downloaded.
         undirected: add the mirror of each edge; of those known by name only OGB's have one-way edges.
-        k: neighbours of a node, for graphs made from features only; 8 by default.
+        graph: `given` takes the edges of the data, `knn` and `uem` make them of the features (see
+            `graph.build.Neighbourhood`); by default `given` where there are edges, else `knn`.
+        k: neighbours of a node, for edges that are made; 8 by default.
 
     Raises:
         UserError: an unknown name, data that is not there or damaged, an option that does not apply.
     """
     word = os.fspath(name)
     key = word.lower().replace("_", "-")
-    if k is not None and key not in MADE:
-        raise UserError(f"k is {k}, but only {' and '.join(MADE)} have nearest neighbours; leave it out for '{word}'")
     if key in MADE:
-        return MADE[key](key, DIGITS_NEIGHBOURS if k is None else k)
+        return MADE[key](key, graph, k)
     if key in SOURCES:
-        return _published(key, data_root(root), undirected=undirected)
+        by = made.rule(graph, k, edges=True, where=f"'{key}'")
+        found = _published(key, data_root(root), undirected=undirected)
+        return found if by is None else _joined(found, by)
     if key.endswith(".npz") or os.sep in word or os.path.isfile(word):  # noqa: PTH113, a name too long is no file
-        return npz.read(word, undirected=undirected)
+        return npz.read(word, undirected=undirected, graph=graph, k=k)
     raise UserError(f"{unknown('dataset', key, names())}; or give the path to a graph's .npz file")
+
+
+def _joined(dataset: NodeDataset, by: Neighbourhood) -> NodeDataset:
+    """The same nodes with edges made of their features, and what reading noted of them alone."""
+    graph, alone = made.edges(dataset.x, by, dataset.name)
+    return replace(dataset, graph=graph, made=by, notes=(*dataset.notes, made.said(by, instead=True), *alone))
 
 
 def _published(name: str, root: Path, *, undirected: bool) -> NodeDataset:
@@ -108,7 +116,7 @@ def _published(name: str, root: Path, *, undirected: bool) -> NodeDataset:
     protocol = source.protocol or "given"
     if copy.is_file():
         try:
-            return npz.read(copy, name=name, undirected=undirected, protocol=protocol)
+            return npz.read(copy, name=name, undirected=undirected, protocol=protocol, graph="given")
         except UserError as error:
             notes.append(f"read from the raw files: {error}")
     found = raw.read(source, name, root)

@@ -2,7 +2,8 @@
 
 A file as `numpy.savez` writes it, with arrays by name and no pickled objects:
 
-    edge_index                              [2, E] integers: node ids from 0, source and target
+    edge_index                              [2, E] integers: node ids from 0, source and target; without it, the edges
+                                            are made of the features
     x                                       [N, D] features; or, sparse,
     x_data, x_indices, x_indptr, x_shape    the four parts of a `scipy.sparse.csr_array` [N, D]
     y                                       [N] integers: any labels >= 0; -1 = unknown
@@ -27,7 +28,13 @@ from gnnkd.errors import UserError
 
 
 def read(
-    path: str | os.PathLike[str], *, name: str | None = None, undirected: bool = True, protocol: str = "given"
+    path: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    undirected: bool = True,
+    protocol: str = "given",
+    graph: str | None = None,
+    k: int | None = None,
 ) -> NodeDataset:
     """Read a graph; nothing in the file is executed.
 
@@ -36,6 +43,8 @@ def read(
         name: of the dataset; the file's stem by default.
         undirected: add the mirror of each edge.
         protocol: what the masks are: `public` or `ogb` if they were published with the graph.
+        graph: what the edges are, as in `from_arrays`.
+        k: neighbours of a node, for edges that are made.
 
     Raises:
         UserError: no such file, not of this format, damaged, or with arrays that make no graph.
@@ -45,7 +54,9 @@ def read(
         arrays = _arrays(path)
     except OSError as error:
         raise UserError(f"dataset {path.name[:60]}... cannot be opened: {error.strerror or error}") from error
-    return from_arrays(arrays, name=name or path.stem, where=str(path), undirected=undirected, protocol=protocol)
+    return from_arrays(
+        arrays, name=name or path.stem, where=str(path), undirected=undirected, protocol=protocol, graph=graph, k=k
+    )
 
 
 def write(path: str | os.PathLike[str], dataset: NodeDataset) -> None:

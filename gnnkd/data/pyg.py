@@ -13,20 +13,32 @@ from gnnkd.data.dataset import FIELDS, NodeDataset, from_arrays
 from gnnkd.errors import UserError
 
 
-def from_pyg(data: Any, *, name: str = "graph", undirected: bool = True, protocol: str = "given") -> NodeDataset:
+def from_pyg(
+    data: Any,
+    *,
+    name: str = "graph",
+    undirected: bool = True,
+    protocol: str = "given",
+    graph: str | None = None,
+    k: int | None = None,
+) -> NodeDataset:
     """Read a `Data` object, or anything with its attributes; the tensors are copied.
 
     Args:
-        data: with `edge_index` [2, E], `x` [N, D] (dense or sparse) and `y` [N], -1 = unknown; `train_mask`, `val_mask`
-            and `test_mask` [N] are optional. Other attributes, edge weights among them, are left out with a note.
+        data: with `edge_index` [2, E], `x` [N, D] (dense or sparse) and `y` [N], -1 = unknown; `edge_index` and
+            `train_mask`, `val_mask`, `test_mask` [N] are optional. Other attributes, edge weights among them, are left
+            out with a note.
         name: of the dataset.
         undirected: add the mirror of each edge.
         protocol: what the masks are: `public` or `ogb` if they were published with the graph.
+        graph: what the edges are, as in `from_arrays`.
+        k: neighbours of a node, for edges that are made.
 
     Raises:
         UserError: as `from_arrays`, and for an attribute that is no tensor.
     """
-    return from_arrays(arrays_of(data, name), name=name, undirected=undirected, protocol=protocol)
+    arrays = arrays_of(data, name)
+    return from_arrays(arrays, name=name, undirected=undirected, protocol=protocol, graph=graph, k=k)
 
 
 def arrays_of(data: Any, name: str) -> dict[str, npt.NDArray[Any]]:

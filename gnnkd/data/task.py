@@ -17,7 +17,7 @@ from gnnkd.data.features import row_normalised, stored
 from gnnkd.data.whole import Whole
 from gnnkd.errors import UserError, unknown
 from gnnkd.graph import split as splits
-from gnnkd.graph.build import attached
+from gnnkd.graph.build import Neighbourhood
 from gnnkd.graph.split import Split
 from gnnkd.graph.structure import CSR, Graph
 from gnnkd.types import UNKNOWN, Batch
@@ -34,7 +34,8 @@ class NodeTask:
 
     Rows are the nodes of the task in the order of the full data; `index` holds their ids there. Class ids are those of
     the dataset, so `n_classes` is the same on each split, even if a class does not occur in the largest component.
-    `features` says whether rows were normalised (`row`) or not (`raw`).
+    `features` says whether rows were normalised (`row`) or not (`raw`), `made` by which rule the edges were made of the
+    features as they were before that, if they were.
 
     Under the setting `ind` the rows are the observed nodes only, `split.test` among them; `whole` holds all nodes.
     """
@@ -52,6 +53,7 @@ class NodeTask:
     features: str
     notes: tuple[str, ...] = ()
     whole: Whole | None = None
+    made: Neighbourhood | None = None
 
     @property
     def n_nodes(self) -> int:
@@ -84,12 +86,14 @@ class NodeTask:
 
     @cached_property
     def content(self) -> str:
-        """SHA-256 of features, labels, classes and `whole`: what a result depends on and `fingerprint` leaves out."""
-        digest = hashlib.sha256(f"{tuple(self.x.shape)}|{self.classes}".encode())
-        parts = [*_parts(self.x), self.y]
+        """SHA-256 of features, edge weights, labels, classes, `whole`: what a result takes beside `fingerprint`."""
+        weighted = "" if self.graph.adjacency.value is None else "|weights"
+        digest = hashlib.sha256(f"{tuple(self.x.shape)}|{self.classes}{weighted}".encode())
+        parts = [*_parts(self.x), self.y, *_weights(self.graph)]
         if self.whole is not None:
             a = self.whole.graph.adjacency
             parts += [*_parts(self.whole.x), self.whole.y, a.rowptr, a.col, self.whole.observed]
+            parts += _weights(self.whole.graph)
         for part in parts:
             digest.update(part.detach().cpu().contiguous().numpy().data)
         return digest.hexdigest()
@@ -129,8 +133,8 @@ def task(
 
     Args:
         protocol: `public` or `ogb` (the published masks), `given` (the masks in the data), `cpf` (largest component, 20
-            a class train, 30 validate, the rest tests) or `random` (fractions of all nodes); by default the first that
-            exists.
+            a class train, 30 validate, the rest tests; all nodes where the edges are made of the features) or `random`
+            (fractions of all nodes); by default the first that exists.
         seed: 0 .. 2^32 - 1; `cpf` and `random` draw anew for each, the others do not depend on it.
         setting: `tran`: all nodes and edges are seen in training; `ind`: a fifth of the test nodes, drawn anew for each
             seed, and all their edges are not.
@@ -170,6 +174,7 @@ def task(
         index=index,
         features=form,
         notes=(*dataset.notes, *notes),
+        made=dataset.made,
     )
     return _observed(made, dataset) if setting == "ind" else made
 
@@ -181,11 +186,8 @@ def _observed(everything: NodeTask, dataset: NodeDataset) -> NodeTask:
     """
     unseen = splits.unseen(everything.split.test, everything.seed)
     observed = ~unseen
-    if dataset.neighbours is not None:
-        rows, _ = _rows(dataset.x, dataset.graph, everything.index)
-        points = rows if isinstance(rows, Tensor) else rows.dense()
-        edges = attached(points, observed, dataset.neighbours)
-        everything = replace(everything, graph=Graph.from_edge_index(edges, observed.numel()))
+    if dataset.made is not None:
+        everything = replace(everything, graph=dataset.made.attached(dataset.x, observed))
     x, graph = _rows(everything.x, everything.graph, observed.nonzero().flatten())
     x = stored(x)  # by what is observed: even the choice of a kernel is none of the unseen nodes' business
     tested = everything.split.sizes[2]
@@ -203,7 +205,8 @@ def _observed(everything: NodeTask, dataset: NodeDataset) -> NodeTask:
 
 def _nodes(dataset: NodeDataset, protocol: str) -> tuple[Int[Tensor, " K"], list[str]]:
     n = dataset.graph.n_nodes
-    if protocol != "cpf":
+    # Which nodes hang together in a graph made of features depends on features that training may not see.
+    if protocol != "cpf" or dataset.made is not None:
         return torch.arange(n), []
     ids = splits.largest_component(dataset.graph.edge_index, n)
     notes = [f"largest component: {ids.numel()} of {n} nodes"] if ids.numel() < n else []
@@ -221,6 +224,10 @@ def _rows(x: Tensor | CSR, graph: Graph, index: Int[Tensor, " K"]) -> tuple[Tens
 
 def _parts(x: Tensor | CSR) -> list[Tensor]:
     return [x.rowptr, x.col, x.values()] if isinstance(x, CSR) else [x]
+
+
+def _weights(graph: Graph) -> list[Tensor]:
+    return [] if graph.adjacency.value is None else [graph.adjacency.value]
 
 
 def _split(

@@ -18,7 +18,21 @@ from gnnkd.nn.sage import sage
 from gnnkd.nn.sgc import sgc
 from gnnkd.nn.tag import tag
 
-__all__ = ["MODELS", "Network", "appnp", "gat", "gcn", "gcnii", "mlp", "monet", "needs_graph", "sage", "sgc", "tag"]
+__all__ = [
+    "MODELS",
+    "Network",
+    "appnp",
+    "gat",
+    "gcn",
+    "gcnii",
+    "mlp",
+    "monet",
+    "needs_graph",
+    "reads_weights",
+    "sage",
+    "sgc",
+    "tag",
+]
 
 MODELS: dict[str, Callable[..., Module]] = {
     "appnp": appnp,
@@ -34,6 +48,8 @@ MODELS: dict[str, Callable[..., Module]] = {
 """Constructor of each network: a module whose `forward(x, graph)` returns an `Output`."""
 
 _ON_ROWS = frozenset({"mlp"})
+_ON_PLACES = frozenset({"gat", "monet"})
+"""Networks that learn how much an edge counts, and take no weights."""
 
 
 def needs_graph(name: str) -> bool:
@@ -45,3 +61,12 @@ def needs_graph(name: str) -> bool:
     if name not in MODELS:
         raise unknown("model", name, MODELS)
     return name not in _ON_ROWS
+
+
+def reads_weights(name: str) -> bool:
+    """Whether the network called `name` passes messages along edges as strongly as their weights say.
+
+    Raises:
+        UserError: no such network.
+    """
+    return needs_graph(name) and name not in _ON_PLACES

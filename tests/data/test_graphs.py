@@ -74,7 +74,7 @@ def test_the_nearest_name_is_offered():
 
 
 def test_an_option_that_does_not_apply_is_refused():
-    with pytest.raises(UserError, match="k is 5, but only digits and digits-graph"):
+    with pytest.raises(UserError, match=r"data\.k is 5, but the edges of 'cora' are given; .* data\.graph=knn"):
         load("cora", k=5)
 
 

@@ -12,6 +12,7 @@ from gnnkd.data import task as words
 from gnnkd.data.dataset import NodeDataset, from_arrays
 from gnnkd.data.task import NodeTask, task
 from gnnkd.errors import UserError
+from gnnkd.graph.build import Neighbourhood
 from gnnkd.graph.structure import CSR, Graph
 from gnnkd.types import UNKNOWN
 
@@ -202,17 +203,39 @@ def test_unseen_features_do_not_choose_how_observed_ones_are_kept():
     assert torch.equal(filled.x.dense(), plain.x.dense())
 
 
-def test_edges_made_of_features_are_made_without_the_unseen():
-    """The digits' nearest neighbours: pixels of unseen digits change no edge between observed ones."""
+@pytest.mark.parametrize(("graph", "k"), [("knn", None), ("uem", None), ("knn", 2), ("uem", 2)])
+def test_edges_made_of_features_are_made_without_the_unseen(graph: str, k: int | None):
+    """Pixels of unseen digits change no edge between observed ones, no weight of one, and not which nodes there are.
+
+    Two neighbours leave the digits in several components, which `cpf` would tell apart in a graph that was given.
+    """
     from gnnkd.data.graphs import load
 
-    data = load("digits")
+    data = load("digits", graph=graph, k=k)
     plain = task(data, seed=0, setting="ind")
     unseen = plain.whole.index[plain.whole.unseen]
     x = data.x.clone()
     x[unseen] = x[unseen].flip(0)
-    moved = task(replace(data, x=x), seed=0, setting="ind")
+    moved = task(replace(data, x=x, graph=data.made.graph(x)), seed=0, setting="ind")
     assert moved.fingerprint == plain.fingerprint
     assert torch.equal(moved.graph.edge_index, plain.graph.edge_index)
+    assert (graph == "uem") is (plain.graph.adjacency.value is not None)
+    assert torch.equal(moved.graph.adjacency.values(), plain.graph.adjacency.values())
+    assert not torch.equal(moved.whole.graph.adjacency.dense(), plain.whole.graph.adjacency.dense())
     target = plain.whole.graph.edge_index[1]
-    assert int(target.bincount()[plain.whole.unseen].min()) >= data.neighbours
+    assert int(target.bincount()[plain.whole.unseen].min()) >= data.made.k
+
+
+def test_weights_of_edges_do_not_depend_on_the_form_of_unseen_features():
+    """Features of unseen nodes can make the whole dense or sparse; what is made of the others rounds as it did."""
+    sparse = make(sparse=True)
+    for kind in ("knn", "uem"):
+        made = Neighbourhood(kind, 3)
+        data = replace(sparse, made=made, graph=made.graph(sparse.x))
+        plain = task(data, seed=3, setting="ind")
+        full = dense(data.x).clone()
+        full[plain.whole.index[plain.whole.unseen]] = 1.0
+        filled = task(replace(data, x=full), seed=3, setting="ind")
+        assert isinstance(data.x, CSR)
+        assert torch.equal(filled.graph.edge_index, plain.graph.edge_index)
+        assert torch.equal(filled.graph.adjacency.values(), plain.graph.adjacency.values())

@@ -65,7 +65,7 @@ def test_edge_weights_are_left_out_with_a_note():
     [
         ({"x": None}, "x is missing"),
         ({"y": None}, "y is missing"),
-        ({"edge_index": None}, "edge_index is missing"),
+        ({"edge_index": None}, r"mine: k is 8; the 4 nodes allow 1 to 3 .* or give the edges as edge_index"),
         ({"edge_index": None, "adj_t": object()}, "adj_t stands in for data.edge_index"),
         ({"x": [[1.0]]}, "data.x is a list; it must be a tensor"),
         ({"edge_index": torch.tensor([[0], [4]])}, r"mine: edge_index\[1, 0\] is 4"),

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from gnnkd.errors import UserError
-from gnnkd.graph import build
-from gnnkd.graph.build import attached, knn
+from gnnkd.graph.build import attached, knn, nearest
 
 
 @pytest.fixture
@@ -37,7 +36,7 @@ def test_it_equals_the_slow_version(points):
 
 def test_it_does_not_depend_on_the_block(points, monkeypatch):
     whole = knn(points, 3)
-    monkeypatch.setattr(build, "_ENTRIES_AT_ONCE", 7 * len(points))
+    monkeypatch.setattr(nearest, "_ENTRIES_AT_ONCE", 7 * len(points))
     assert torch.equal(whole, knn(points, 3))
 
 
