@@ -13,6 +13,7 @@ from gnnkd.train.checkpoint import write_json
 FILES = (
     "model.safetensors",
     "last.safetensors",
+    "method.safetensors",
     "generators.safetensors",
     "outputs.safetensors",
     "checkpoint.safetensors",

@@ -1,8 +1,11 @@
-"""Pictures of trained image networks: `python -m gnnkd.figures tsne RUN...` and `... correlation STUDENT [TEACHER]`.
+"""Pictures of trained image networks: `python -m gnnkd.figures KIND RUN...`.
 
-`tsne` shows the pooled features of test images in two dimensions, a panel for each run. `correlation` shows how the
-correlations between the classes' logits differ between a teacher and its student, as the literature on distillation
-does: the paler, the more of the teacher's view of the classes has the student taken over.
+`tsne RUN...` shows the pooled features of test images in two dimensions, a panel for each run. `correlation STUDENT
+[TEACHER]` shows how the correlations between the classes' logits differ between a teacher and its student, as the
+literature on distillation does: the paler, the more of the teacher's view of the classes has the student taken over.
+
+Of a student that GK-DFD taught, `graph STUDENT [TEACHER]` shows the graph between the images of one training batch, and
+`discriminative STUDENT [TEACHER]` both networks' embeddings of that batch before and after training.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from gnnkd.data.image_task import ImageTask
     from gnnkd.images.drawings import Rows
     from gnnkd.images.finished import Finished
+    from gnnkd.images.revisited import Views
 
 
 def _outputs(run: Finished, task: ImageTask, device: str, most: int | None) -> tuple[Rows, Rows, Int[np.ndarray, " N"]]:
@@ -79,18 +83,25 @@ def tsne_picture(said: argparse.Namespace, device: str) -> Figure:
     return drawings.draw_tsne(panels, y, task.classes, title)
 
 
+def _pair(said: argparse.Namespace) -> tuple[Finished, Finished]:
+    """A student, and the teacher that is given or lies beside it."""
+    from gnnkd.images import finished
+
+    if len(said.runs) > 2:
+        raise UserError(f"{said.kind} is of one student and its teacher; give one folder, or two")
+    student = finished.read(Path(said.runs[0]))
+    return student, finished.read(Path(said.runs[1])) if len(said.runs) == 2 else finished.teacher_of(student)
+
+
 def correlation_picture(said: argparse.Namespace, device: str) -> Figure:
     """The map of a student and its teacher.
 
     Raises:
         UserError: more than two runs, one that is not there, or runs on different data.
     """
-    from gnnkd.images import drawings, finished
+    from gnnkd.images import drawings
 
-    if len(said.runs) > 2:
-        raise UserError("correlation is of one student and its teacher; give one folder, or two")
-    student = finished.read(Path(said.runs[0]))
-    teacher = finished.read(Path(said.runs[1])) if len(said.runs) == 2 else finished.teacher_of(student)
+    student, teacher = _pair(said)
     tasks = [run.task(said.dataset, said.data_root) for run in (student, teacher)]
     if tasks[0].fingerprint != tasks[1].fingerprint:
         raise UserError(f"{teacher.folder} is of another split than {student.folder}; give the student's own teacher")
@@ -100,21 +111,59 @@ def correlation_picture(said: argparse.Namespace, device: str) -> Figure:
     return drawings.draw_difference(difference, tasks[0].classes, title, said.limit)
 
 
+def graph_picture(said: argparse.Namespace, device: str) -> Figure:
+    """The graph between the images of a batch, at the end of a training by GK-DFD.
+
+    Raises:
+        UserError: more than two runs, one that is not there, or one of another method.
+    """
+    from gnnkd.images import relations
+
+    views, task, title = _views(said, device)
+    return relations.draw_graph(views.after, views.pixels.numpy(), task.classes, title)
+
+
+def discriminative_picture(said: argparse.Namespace, device: str) -> Figure:
+    """The embeddings of a batch before and after a training by GK-DFD.
+
+    Raises:
+        UserError: as `graph_picture`.
+    """
+    from gnnkd.images import relations
+
+    views, task, title = _views(said, device)
+    return relations.draw_spaces(views.before, views.after, task.classes, title)
+
+
+def _views(said: argparse.Namespace, device: str) -> tuple[Views, ImageTask, str]:
+    from gnnkd.images import revisited
+
+    student, teacher = _pair(said)
+    task = student.task(said.dataset, said.data_root)
+    views = revisited.views(student, teacher, task.to(device))
+    what = f"{len(views.pixels)} training images, a batch of epoch {views.epoch + 1}"
+    return views, task, f"{_name(student.config)}\n{_where(task)}, {what}"
+
+
 KINDS: dict[str, Callable[[argparse.Namespace, str], Figure]] = {
     "tsne": tsne_picture,
     "correlation": correlation_picture,
+    "graph": graph_picture,
+    "discriminative": discriminative_picture,
 }
+OWN = {"limit": ("correlation",), "images": ("tsne", "correlation")}
+"""Flags that not every picture has, and which have them."""
 
 
 def _parser() -> Parser:
     parser = Parser(
         prog="python -m gnnkd.figures",
-        usage="python -m gnnkd.figures tsne RUN... | correlation STUDENT [TEACHER] [flags]",
+        usage="python -m gnnkd.figures tsne RUN... | correlation|graph|discriminative STUDENT [TEACHER] [flags]",
         description="Pictures of trained image networks.",
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("kind", metavar="KIND", help="tsne or correlation")
+    add("kind", metavar="KIND", help="tsne or correlation; of students by gkdfd: graph or discriminative")
     add("runs", metavar="RUN", nargs="+", help="folders of finished runs; a student's teacher is found beside it")
     add("--out", metavar="FILE", help="the picture (KIND.png in the first run's folder)")
     add("--dataset", "-d", metavar="DIR", help="where a folder of images lies now")
@@ -134,7 +183,10 @@ def run(said: argparse.Namespace) -> Path:
     from gnnkd import options
     from gnnkd.images.drawings import write
 
-    kind = options.word("picture", said.kind, KINDS)
+    kind = said.kind = options.word("picture", said.kind, KINDS)
+    for flag, kinds in OWN.items():
+        if getattr(said, flag) is not None and kind not in kinds:
+            raise UserError(f"--{flag} is of {' and '.join(kinds)}, and {kind} has no use for it; leave it out")
     if said.limit is not None and not 0 < said.limit <= 2:
         raise UserError(f"limit is {said.limit}; it must lie above 0, and 2 is the largest difference that there is")
     if said.images is None and kind == "tsne":

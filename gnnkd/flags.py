@@ -19,8 +19,8 @@ VALUES = {
     ),
     "teacher_model": (
         "NAME",
-        "graphs: gcn, gat, sage, gcnii, appnp, sgc, tag, monet, mlp (gcn); images: cnn, resnet20, resnet32x4, wrn_40_2, "
-        "vgg13, ... (by dataset); short: --teacher",
+        "graphs: gcn, gat, sage, gcnii, appnp, sgc, tag, monet, mlp (gcn); images: cnn, resnet20, resnet32x4, "
+        "wrn_40_2, vgg13, ... (by dataset); short: --teacher",
     ),
     "teacher_logits": ("FILE", "a trained teacher's logits [nodes, classes] in an .npy file, instead of a teacher"),
     "teacher_weights": ("FILE", "a published checkpoint of teacher_model, instead of a training; images only"),
@@ -31,8 +31,9 @@ VALUES = {
     ),
     "method": (
         "NAME",
-        "graphs: dgd, glnn, kd, supervised (dgd); images: at, crd, dist, dkd, dot, edkd, fitnet, gkd, kd, kdsvd, "
-        "logitstd, nst, ofd, pkt, reviewkd, rkd, sp, supervised, vid (kd); dot(gkd) is dot with method.base=gkd",
+        "graphs: dgd, gkdfd, glnn, kd, supervised (dgd); images: at, crd, dist, dkd, dot, edkd, fitnet, gkd, gkdfd, "
+        "kd, kdsvd, logitstd, nst, ofd, pkt, reviewkd, rkd, sp, supervised, vid (kd); dot(gkd) is dot with "
+        "method.base=gkd",
     ),
     "mode": ("MODE", "tea trains the teacher, stu the student, tea/stu both (tea/stu)"),
     "split": ("NAME", "public, ogb, given, cpf, random (the first of these that the data has)"),

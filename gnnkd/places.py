@@ -38,6 +38,11 @@ class Place:
         return self.folder / "last.safetensors"
 
     @property
+    def method(self) -> Path:
+        """The method's own part after the last epoch, of an image student whose method keeps it."""
+        return self.folder / "method.safetensors"
+
+    @property
     def generators(self) -> Path:
         """A teacher's best generators."""
         return self.folder / "generators.safetensors"

@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-from timing import table
+from printed import table
 
 CHOICES = ("system", "auto")
 EPOCHS = {"cora": 40, "amazon-photo": 8, "coauthor-physics": 3}

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timing import table
+from printed import table
 from torch import Tensor, nn
 
 from gnnkd.data.graphs import load

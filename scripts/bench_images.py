@@ -26,7 +26,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from image_step import VARIANTS, steps
-from timing import medians, table
+from printed import table
+from timing import medians
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 

@@ -21,8 +21,9 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from printed import table
 from sample_graphs import FEATURES, SIZES, random_features, random_graph
-from timing import Work, medians, peak_bytes, table
+from timing import Work, medians, peak_bytes
 from torch import Tensor
 
 from gnnkd.graph import normalise

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from printed import table
 from sample_graphs import FEATURES, random_features, random_graph
-from timing import medians, peak_bytes, table
+from timing import medians, peak_bytes
 from torch import Tensor, nn
 
 from gnnkd.distillers import Distiller

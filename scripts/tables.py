@@ -4,67 +4,30 @@
     python scripts/tables.py runs --split cpf --teacher gat,sage,appnp,gcnii
     python scripts/tables.py runs --split cpf --setting ind --teacher sage
 
-Spread is the standard deviation over seeds with ddof 1. Gains are paired by seed; p is Wilcoxon's signed-rank test, two
-sided (zero differences dropped); one-sided where a table says so.
+Spread is the standard deviation over seeds with ddof 1. Gains are paired by seed; p is Wilcoxon's exact signed-rank
+test, two-sided (zero differences dropped); one-sided where a table says so.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from paired import Run, outcomes, runs, students, wilcoxon
+from printed import spread, table
 
 WINDOWS = ((0, 50), (50, 150), (-100, None))
 KINDS = ("generator", "shuffled", "persistence", "ceiling", "generator_raw", "persistence_raw")
 CONTROLS = ("untrained", "shuffled", "uniform", "flat")
-
-Run = dict[str, Any]
-
-
-def runs(folder: Path) -> dict[int, Run]:
-    """Results by seed of one configuration, with the epochs' history."""
-    found = {}
-    for file in folder.glob("seed*/result.json"):
-        result = json.loads(file.read_text())
-        lines = (file.parent / "metrics.jsonl").read_text().splitlines()
-        found[result["seed"]] = result | {"history": [json.loads(line) for line in lines]}
-    return dict(sorted(found.items()))
-
-
-def wilcoxon(differences: Sequence[float], alternative: str = "two-sided") -> float:
-    """p of the signed-rank test; 1 when all differences are zero."""
-    from scipy.stats import wilcoxon as test
-
-    kept = [d for d in differences if d != 0]
-    return float(test(kept, alternative=alternative).pvalue) if kept else 1.0
-
-
-def spread(values: Sequence[float], scale: float = 100, digits: int = 2) -> str:
-    """Mean and standard deviation."""
-    scaled = [scale * v for v in values]
-    deviation = statistics.stdev(scaled) if len(scaled) > 1 else float("nan")
-    return f"{statistics.fmean(scaled):.{digits}f} +- {deviation:.{digits}f}"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *rows])
 
 
 def epochs_to(history: list[dict[str, float]], share: float = 0.95) -> int:
     """First epoch at which validation accuracy reaches a share of its mean over the last ten epochs."""
     final = statistics.fmean(row["val_acc"] for row in history[-10:])
     return next(i for i, row in enumerate(history) if row["val_acc"] >= share * final)
-
-
-def students(branch: Path) -> list[Path]:
-    """Folders of all student configurations under a teacher's branch, by student model and name."""
-    return sorted({file.parents[1] for file in branch.glob("*/*/seed*/result.json")})
 
 
 def accuracies(branch: Path) -> Iterator[list[str]]:
@@ -136,8 +99,7 @@ def _against(method: Sequence[Run], other: Sequence[Run]) -> list[str]:
     pairs = list(zip(method, other, strict=True))
     points = [100 * (a["test_acc"] - b["test_acc"]) for a, b in pairs]
     early = [epochs_to(a["history"]) - epochs_to(b["history"]) for a, b in pairs]
-    outcomes = f"{sum(p > 0 for p in points)}/{sum(p == 0 for p in points)}/{sum(p < 0 for p in points)}"
-    return [spread(points, 1), f"{wilcoxon(points):.3f}", outcomes, spread(early, 1, 1), str(len(points))]
+    return [spread(points, 1), f"{wilcoxon(points):.3f}", outcomes(points), spread(early, 1, 1), str(len(points))]
 
 
 def biases(folder: Path) -> Iterator[list[str]]:

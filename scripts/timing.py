@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from itertools import accumulate
 
 import torch
 
 Work = Callable[[], object]
+Milliseconds = tuple[float, float]
+"""On the clock, and of this process's processors, which a busy machine adds less to."""
 
 
 def medians(candidates: Mapping[str, Work], *, repeats: int, device: torch.device) -> dict[str, float]:
-    """Median milliseconds of each candidate; round by round, so that a busy moment of the machine hits all alike."""
-    seen: dict[str, list[float]] = {name: [] for name in candidates}
+    """Median milliseconds of each candidate."""
+    times = rounds(candidates, repeats=repeats, device=device)
+    return {name: statistics.median(clock for clock, _ in of_rounds) for name, of_rounds in times.items()}
+
+
+def rounds(candidates: Mapping[str, Work], *, repeats: int, device: torch.device) -> dict[str, list[Milliseconds]]:
+    """Time of each candidate in each round: in turn, so that a busy moment of the machine hits all alike."""
+    seen: dict[str, list[Milliseconds]] = {name: [] for name in candidates}
     for round_ in range(repeats + 1):
         for name, work in candidates.items():
             _wait(device)
-            start = time.perf_counter()
+            start, spent = time.perf_counter(), time.process_time()
             work()
             _wait(device)
             if round_:  # the first round warms up caches
-                seen[name].append(1e3 * (time.perf_counter() - start))
-    return {name: statistics.median(times) for name, times in seen.items()}
+                seen[name].append((1e3 * (time.perf_counter() - start), 1e3 * (time.process_time() - spent)))
+    return seen
 
 
 def peak_bytes(work: Work, device: torch.device) -> int:
@@ -41,12 +49,6 @@ def peak_bytes(work: Work, device: torch.device) -> int:
     events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
     sizes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
     return max(accumulate(sizes), default=0)
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *([str(cell) for cell in row] for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _wait(device: torch.device) -> None:

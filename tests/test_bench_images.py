@@ -1,4 +1,4 @@
-"""The benchmark of images runs, and its plain loop does what ours does; nothing here asks how fast something is."""
+"""The benchmarks of images run, and the plain loop does what ours does; nothing here asks how fast something is."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(SCRIPTS))
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
     yield importlib.import_module("bench_images")
-    for name in ("bench_images", "image_step", "timing"):
+    for name in ("bench_images", "bench_methods", "image_step", "printed", "timing"):
         sys.modules.pop(name, None)
 
 
@@ -85,3 +85,42 @@ def test_a_step_of_the_plain_loop_does_what_ours_does(bench) -> None:
     step.plain_loop(teacher, other, batches, args)()
     for name, value in student.state_dict().items():
         torch.testing.assert_close(value, other.state_dict()[name], rtol=1e-4, atol=1e-5)
+
+
+FEW = ("--images", "96", "--batch_size", "16", "--steps", "2", "--rounds", "1", "--threads", "1", "--per_class", "2")
+PAIR = ("--teacher", "resnet8", "--student", "resnet8")
+
+
+def test_methods_beside_kd(bench, monkeypatch, capsys, tmp_path) -> None:
+    methods, numbers = importlib.import_module("bench_methods"), tmp_path / "numbers.json"
+    monkeypatch.setattr(methods, "keep_freed_memory", lambda: None)
+    named = ("--methods", "gkdfd:graph=own,sp", "--json", str(numbers))
+    monkeypatch.setattr(sys, "argv", ["bench", *FEW, *PAIR, *named])
+    methods.main()
+    rows = json.loads(numbers.read_text())
+    assert [row["method"] for row in rows] == ["kd", "gkdfd:graph=own", "sp"]
+    assert rows[0]["times_kd"] == rows[0]["least"] == rows[0]["most"] == 1
+    assert all(row["ms_a_step"] > 0 and row["peak_MiB"] > 0 for row in rows)
+    assert "| gkdfd:graph=own |" in capsys.readouterr().out
+
+
+def test_what_is_measured_is_the_configured_training(bench) -> None:
+    methods = importlib.import_module("bench_methods")
+    args = argparse.Namespace(
+        teacher="resnet56", student="resnet20", batch_size=32, precision="bfloat16", compile=False
+    )
+    kd, dkd, gkdfd = (methods.config(spec, args) for spec in ("kd", "dkd:warmup=3", "gkdfd"))
+    assert (kd.student_train.batch_size, kd.student_train.precision) == (32, "bfloat16")
+    assert (kd.student_train.per_class, gkdfd.student_train.per_class) == (None, 8)
+    assert (dkd.options["warmup"], dkd.options["beta"]) == (3, 2.0), "and the preset of the pair"
+
+
+def test_the_epoch_has_whole_groups_of_each_class(bench) -> None:
+    methods = importlib.import_module("bench_methods")
+    data = bench.sample(argparse.Namespace(data_root="", images=3000, device="cpu"))
+    chosen = methods.few(data, 640, 8)
+    counts = data.y[chosen.split.train].bincount()
+    assert int(counts.sum()) == 640
+    assert set(counts.tolist()) <= {0, 8}
+    assert not chosen.split.val.any()
+    assert (chosen.split.train <= data.split.train).all()

@@ -147,6 +147,34 @@ def test_the_tagged_teacher_comes_first_if_it_is_the_one(runs, tmp_path) -> None
     assert finished.teacher_of(finished.read(tagged)).folder == teacher.resolve()
 
 
+@pytest.fixture(scope="module")
+def by_gkdfd(runs: Path) -> Path:
+    """A student of the same teacher by GK-DFD."""
+    words = ["--dataset", "digits", "--teacher", "cnn", "--out", str(runs), "--quiet", "--device", "cpu"]
+    settings = ["--set", "teacher.width=8", "train.epochs=2", "train.batch_size=128", "method.graph=own"]
+    assert train([*words, "--method", "gkdfd", *settings]) == 0
+    return runs / STUDENT.replace("kd/", "gkdfd/")
+
+
+@pytest.mark.parametrize("kind", ["graph", "discriminative"])
+def test_the_command_draws_what_gkdfd_sees(by_gkdfd, runs, capsys, tmp_path, kind) -> None:
+    assert main([kind, str(by_gkdfd), "--device", "cpu"]) == 0
+    assert capsys.readouterr().out == f"{by_gkdfd / kind}.png\n"
+    width, height = picture(by_gkdfd / f"{kind}.png")
+    assert (width > 1.5 * height) == (kind == "graph"), "two graphs side by side"
+    said = [kind, str(by_gkdfd), str(runs / TEACHER), "--device", "cpu", "--out", str(tmp_path / "again.png")]
+    assert main(said) == 0
+    assert (tmp_path / "again.png").read_bytes() == (by_gkdfd / f"{kind}.png").read_bytes()
+    assert "matplotlib.pyplot" not in sys.modules
+
+
+@pytest.mark.parametrize("kind", ["graph", "discriminative"])
+def test_other_methods_have_no_such_picture(runs, capsys, kind) -> None:
+    assert "is of kd; this picture is of a student that gkdfd has taught" in refused(capsys, kind, str(runs / STUDENT))
+    assert "is no student's run" in refused(capsys, kind, str(runs / TEACHER))
+    assert f"{kind} has no use for it" in refused(capsys, kind, str(runs / STUDENT), "--images", "5")
+
+
 def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     assert main([*words]) == 2
     error = capsys.readouterr().err
@@ -160,6 +188,7 @@ def test_mistakes_are_said_in_one_line(runs, capsys, tmp_path) -> None:
     assert "did you mean 'images'" in refused(capsys, "tsne", student, "--image", "3")
     assert "ends with .png" in refused(capsys, "tsne", student, "--out", "x.pdf")
     assert "limit is 3.0" in refused(capsys, "correlation", student, "--limit", "3")
+    assert "--limit is of correlation, and tsne has no use for it" in refused(capsys, "tsne", student, "--limit", "1")
     assert "is no student's run" in refused(capsys, "correlation", str(runs / TEACHER))
     assert "give one folder, or two" in refused(capsys, "correlation", student, student, student)
     assert "give the folder of a finished run" in refused(capsys, "tsne", str(tmp_path))

@@ -97,7 +97,9 @@ def _both(data: NodeTask, config: Config) -> tuple[dict[str, Tensor], dict[str, 
     """Weights of the teacher with its generators, and of the student."""
     taught = train_teacher(data, config, Silent())
     assert bool(taught.bank and taught.bank.copies) is distillers.methods()[config.method].wraps
-    student = train_student(data, config, taught.logits, taught.bank, Silent()).predictor
+    student = train_student(
+        data, config, taught.logits, taught.bank, Silent(), asked=taught.predictor.network
+    ).predictor
     return _weights(taught), student.network.state_dict()
 
 
@@ -189,7 +191,7 @@ def test_labels_of_validation_touch_no_weight_of_any_epoch_of_a_student(
     taught = train_teacher(plain, config, Silent())
     del steps.weights[:]
     for data in (plain, shuffled):
-        train_student(data, config, taught.logits, taught.bank, Silent())
+        train_student(data, config, taught.logits, taught.bank, Silent(), asked=taught.predictor.network)
     half = len(steps.weights) // 2
     assert half == SMALL["epochs"]
     assert all(_same(*pair) for pair in zip(steps.weights[:half], steps.weights[half:], strict=True))

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from gnnkd.data import image_split
+from gnnkd.data import balanced, image_split
 from gnnkd.data.augment import Augment, Normalisation, chosen, generator
 from gnnkd.data.image_dataset import ImageDataset
 from gnnkd.data.store import Loaded, Pixels, Store
@@ -35,7 +35,8 @@ class ImageTask:
 
     Rows are the images of the dataset in its order. `mean` and `std` are of pixels in [0, 1], one for each channel;
     `size` is the input's height and width. Which order the images of an epoch come in, and how each is varied, depends
-    on seed, epoch and row only: not on labels, on the device, on the number of processes or on what ran before.
+    on seed, epoch and row only: not on labels, on the device, on the number of processes or on what ran before. Where
+    batches are to be balanced, the order depends on the labels of the training images, too.
     """
 
     name: str
@@ -97,16 +98,22 @@ class ImageTask:
         """The same task, with its batches on `device`."""
         return replace(self, store=self.store.to(device), y=self.y.to(device), split=self.split.to(device))
 
-    def epoch(self, epoch: int, batch_size: int, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+    def epoch(
+        self, epoch: int, batch_size: int, *, per_class: int | None = None, rank: int = 0, world: int = 1
+    ) -> Iterator[Batch]:
         """The training images once each, shuffled and varied, with their labels.
 
         The last batch is what is left over; where that is fewer than two images a rank, it joins the batch before. Each
         batch is dealt to the ranks in turn: their shares, which differ by one image at most, make up the batch of one
         rank alone.
 
+        With `per_class`, batches are balanced (`gnnkd.data.balanced`): of batch_size / per_class classes, and so are
+        their shares, as the images of a class lie together. What is left over may be any batch of the epoch then.
+
         Args:
             epoch: from 0.
             batch_size: images of a step, of all ranks together; at least two for each.
+            per_class: images of a class in a batch, 1 .. batch_size; None takes images regardless of their classes.
             rank: 0 .. world - 1.
             world: number of processes.
 
@@ -119,9 +126,18 @@ class ImageTask:
         rows = self.split.train.cpu().nonzero().flatten()
         if rows.numel() < least:
             raise UserError(f"{self.name} has {rows.numel()} training images; training needs at least {least}")
-        order = rows[torch.randperm(rows.numel(), generator=generator("order", self.seed, epoch))]
-        shares = [batch[rank::world] for batch in _cut(order, batch_size, least)]
+        shares = [batch[rank::world] for batch in self._order(rows, epoch, batch_size, per_class, least)]
         return self._batches(self.store.augmented(shares, self.augment, self.seed, epoch), readable=True)
+
+    def _order(
+        self, rows: Int[Tensor, " rows"], epoch: int, size: int, per_class: int | None, least: int
+    ) -> Sequence[Int[Tensor, " _"]]:
+        if per_class is None:
+            drawn = torch.randperm(rows.numel(), generator=generator("order", self.seed, epoch))
+            return _cut(rows[drawn], size, least)
+        draw = generator("balanced order", self.seed, epoch)
+        y = self.y.cpu()[rows]
+        return [rows[batch] for batch in balanced.batches(y, per_class, max(1, size // per_class), least, draw)]
 
     def scan(self, mask: Bool[Tensor, " N"], batch_size: int) -> Iterator[Batch]:
         """The images of `mask` in their order, not varied, without their labels.

@@ -59,6 +59,8 @@ class Distiller(ABC):
     """Whether it teaches networks of images."""
     own_momentum: ClassVar[bool] = False
     """True when `combine` does momentum and weight decay, which the optimizer then leaves out."""
+    keeps_part: ClassVar[bool] = False
+    """True for a method whose `part` says something by itself: an image student's run leaves it beside the network."""
     needs_teacher: bool = True
     """False for a method that reads labels only."""
     reads_maps: bool = False

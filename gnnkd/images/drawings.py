@@ -87,15 +87,15 @@ def draw_tsne(panels: Mapping[str, Rows], y: Int[np.ndarray, " N"], classes: Seq
     columns = 2 if len(panels) == 4 else min(COLUMNS, len(panels))
     lines = math.ceil(len(panels) / columns)
     named = len(classes) <= NAMED
-    figure = _figure(4.6 * columns + (1.3 if named else 0), 4.6 * lines + 0.7)
+    figure = blank(4.6 * columns + (1.3 if named else 0), 4.6 * lines + 0.7)
     figure.suptitle(title, fontsize=11)
-    colours = _colours(len(classes))
+    of_class = colours(len(classes))
     # Later classes would cover earlier ones if they came class by class.
     order = np.random.RandomState(0).permutation(len(y))
     area = float(np.clip(18_000 / len(y), 4, 28))
     for position, (name, points) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(lines, columns, position)
-        axes.scatter(points[order, 0], points[order, 1], c=colours[y[order]], s=area, linewidths=0, alpha=0.85)
+        axes.scatter(points[order, 0], points[order, 1], c=of_class[y[order]], s=area, linewidths=0, alpha=0.85)
         axes.set_title(name, fontsize=9)
         axes.set_xticks([])
         axes.set_yticks([])
@@ -103,7 +103,7 @@ def draw_tsne(panels: Mapping[str, Rows], y: Int[np.ndarray, " N"], classes: Seq
         axes.spines[:].set_color("0.7")
     if named:
         dots = [
-            figure.axes[0].scatter([], [], color=colours[c], s=28, label=str(name)) for c, name in enumerate(classes)
+            figure.axes[0].scatter([], [], color=of_class[c], s=28, label=str(name)) for c, name in enumerate(classes)
         ]
         figure.legend(handles=dots, loc="outside right center", fontsize=9, frameon=False, title="class")
     return figure
@@ -115,7 +115,7 @@ def draw_difference(
     """The matrix as a map: white is no difference, colours are symmetric about it and end at +-`limit`, the largest."""
     most = max(float(np.abs(difference).max()), 1e-6)
     limit = most if limit is None else limit
-    figure = _figure(7.2, 6.4)
+    figure = blank(7.2, 6.4)
     axes = figure.add_subplot()
     image = axes.imshow(difference, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
     axes.set_title(f"{title}\nmean |difference| {off_diagonal(difference):.4f}, largest {most:.3f}", fontsize=10)
@@ -138,7 +138,7 @@ def _name_classes(axes: Axes, classes: Sequence[object]) -> None:
     axes.set_yticks(range(len(words)), words)
 
 
-def _colours(n: int) -> Float[np.ndarray, "C 4"]:
+def colours(n: int) -> Float[np.ndarray, "C 4"]:
     """As many colours as there are classes: a qualitative palette, or hues all round."""
     from matplotlib import colormaps
 
@@ -150,7 +150,7 @@ def _colours(n: int) -> Float[np.ndarray, "C 4"]:
     return found if n <= NAMED else found * np.array([0.9, 0.9, 0.9, 1])
 
 
-def _figure(width: float, height: float) -> Figure:
+def blank(width: float, height: float) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -6,6 +6,9 @@ literature's (240 epochs, batches of 64, the rate divided by 10 at 150, 180 and 
 of .2 for 512 is the same per image). For Tiny-ImageNet publications differ; here it is CIFAR's rate and batch, 200
 epochs, milestones at 60, 120 and 160.
 
+One setting is a method's own: GK-DFD compares the images of a batch class by class, so its students train on batches
+of eight images of each of their classes, as published (`per_class`). Its baselines do not, unless they are asked to.
+
 Options of methods follow the pair of networks, where their authors' do. Of ReviewKD only the weights are taken over:
 its authors trained with batches of 128 and a rate of .1, which its baselines did not.
 """
@@ -58,6 +61,9 @@ TRAINING: dict[tuple[str, str], Settings] = {
     },
 }  # fmt: skip
 """By kind of data and network, for either stage; a later entry that matches beats an earlier one, option by option."""
+
+OF_METHODS: dict[str, Settings] = {"gkdfd": {"per_class": 8}}
+"""Settings of a student's training by the method that teaches it, or by that method's base."""
 
 METHODS: dict[tuple[str, str, str, str], Settings] = {
     # No beta of DKD is published for resnet110 -> resnet20 and resnet50 -> vgg8: they have the default, 8.

@@ -182,6 +182,8 @@ def _presets(
         }
         for group, network in zip(("teacher", "student"), pair, strict=True)
     }
+    for name in (base, method):
+        found["student"] |= presets.OF_METHODS.get(name or "", {})
     of_method = presets.of_method(kind, size, *pair, method, said)
     if base is not None:  # what the wrapper has itself is not the base's to set, under whichever name
         own = options.of(distillers.methods()[method])

@@ -113,6 +113,8 @@ def _finish(
     if processes.rank() != 0:
         return result
     trained.predictor.save(place.folder)
+    if trained.part is not None:
+        checkpoint.save(place.method, trained.part, {"method": config.method, "base": config.base})
     if reached is not None:
         checkpoint.write_lines(place.metrics, reached.history)
         who = named["method"] if named["student_model"] is None else f"{named['student_model']} by {named['method']}"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import torch
+from torch import Tensor
 
 from gnnkd import distillers
 from gnnkd.data.image_task import ImageTask
@@ -29,14 +30,18 @@ from gnnkd.train.progress import Progress
 @final
 @dataclass(frozen=True)
 class Trained:
-    """A network of either stage with its kept weights; `reached` is None where it was not trained here."""
+    """A network of either stage with its kept weights; `reached` is None where it was not trained here.
+
+    `part` are the tensors of the method's own part after the last epoch, where the method keeps it.
+    """
 
     predictor: ImagePredictor
     reached: Reached | None
+    part: Mapping[str, Tensor] | None = None
 
 
 @contextmanager
-def _seeded(task: ImageTask) -> Iterator[None]:
+def seeded(task: ImageTask) -> Iterator[None]:
     """First weights and what a method draws follow the task's seed; the caller's random state is put back."""
     devices = [task.y.device] if task.y.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
@@ -55,7 +60,7 @@ def check(task: ImageTask, config: ImageConfig, *, student: bool) -> None:
             training would do nothing.
     """
     _check_idle(task, config, student=student)
-    with _seeded(task):
+    with seeded(task):
         teacher = _built("teacher", config.teacher_model, config.teacher, task).to(task.y.device)
         with torch.no_grad():
             teacher.eval()(torch.zeros(2, task.in_channels, task.size, task.size, device=task.y.device))
@@ -95,7 +100,7 @@ def train_teacher(
     Raises:
         UserError: the published file is of another network.
     """
-    with _seeded(task):
+    with seeded(task):
         network = _built("teacher", config.teacher_model, config.teacher, task).to(task.y.device)
         if config.published is not None:
             _read(config.published, network)
@@ -125,12 +130,20 @@ def train_student(
         UserError: two networks or options that do not fit the method.
     """
     distiller = _distiller(config)
-    with _seeded(task):
+    with seeded(task):
         network = _built("student", config.student_model, config.student, task).to(task.y.device)
         fit = _fit(network, task, config, distiller, teacher.to(task.y.device), "student", place)
         title = f"student {config.student_model} by {config.method}, seed {task.seed}"
         reached = _run(fit, progress, title, resume=resume)
-    return Trained(_predictor(network.eval(), config.student_model, config.student, task), reached)
+    predictor = _predictor(network.eval(), config.student_model, config.student, task)
+    return Trained(predictor, reached, _kept(config, distiller))
+
+
+def _kept(config: ImageConfig, distiller: Distiller) -> dict[str, Tensor] | None:
+    """The part is a wrapper's base's; whether it is worth keeping is for the method to say that made it."""
+    names = [name for name in (config.method, config.base) if name is not None]
+    keeps = any(distillers.methods()[name].keeps_part for name in names)
+    return dict(distiller.part.state_dict()) if keeps and distiller.part is not None else None
 
 
 def _distiller(config: ImageConfig) -> Distiller:

@@ -30,8 +30,10 @@ class Images(Protocol):
     def split(self) -> Split:
         """Which rows train, validate and test."""
 
-    def epoch(self, epoch: int, batch_size: int, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        """The training images, shuffled and augmented."""
+    def epoch(
+        self, epoch: int, batch_size: int, *, per_class: int | None = None, rank: int = 0, world: int = 1
+    ) -> Iterator[Batch]:
+        """The training images, shuffled and augmented; with `per_class`, so many of each class of a batch."""
 
     def scan(self, mask: Bool[Tensor, " N"], batch_size: int) -> Iterator[Batch]:
         """The masked rows in order, as they are."""
@@ -80,16 +82,15 @@ class Minibatches(Course):
 
     def epoch(self, step: Step) -> Epoch:
         """A step for each batch, then the validation accuracy; scalars are means over the images."""
-        rate = self.settings.rate(step.epoch)
+        settings = self.settings
+        rate = settings.rate(step.epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         sums: dict[str, Tensor] = {}
         hits, rows = torch.zeros((), device=self.device), 0
-        batches = self.images.epoch(
-            step.epoch, self.settings.batch_size, rank=processes.rank(), world=processes.world()
-        )
-        for given in batches:
-            batch, n = _laid_out(given, self.settings), given.y.numel()
+        share = {"rank": processes.rank(), "world": processes.world()}
+        for given in self.images.epoch(step.epoch, settings.batch_size, per_class=settings.per_class, **share):
+            batch, n = _laid_out(given, settings), given.y.numel()
             output = self._forward(batch)
             taught = self.teacher.teach(batch) if self.teacher is not None else None
             taken = apply(self.model, self.optimizer, self.distiller, batch, output, taught, step)
@@ -105,7 +106,7 @@ class Minibatches(Course):
         scalars: dict[str, Tensor | float] = {name: total / rows_of_all for name, total in sums.items()}
         scalars["lr"] = rate
         if self.track_test:
-            scalars["test_acc"] = accuracy(self.run, self.model, self.images, self.images.split.test, self.settings)
+            scalars["test_acc"] = accuracy(self.run, self.model, self.images, self.images.split.test, settings)
         return Epoch(self._score(), scalars)
 
     def _forward(self, batch: Batch) -> Output:

@@ -67,6 +67,8 @@ class ImageTrainSettings:
         weight_decay: L2 penalty added to the gradient, >= 0.
         epochs: passes over the training images, >= 1.
         batch_size: images a step, >= 2 (a batch norm cannot train on one).
+        per_class: images of one class in a step, >= 1, so that a batch has batch_size / per_class classes, each image
+            still once an epoch; None takes images regardless of their classes.
         schedule: "step" multiplies the learning rate by `decay` at each milestone, "cosine" lowers it to zero.
         milestones: ascending shares of `epochs`, in (0, 1); (.625, .75, .875) are epochs 150, 180 and 210 of 240.
         decay: factor at a milestone, in (0, 1].
@@ -89,6 +91,7 @@ class ImageTrainSettings:
     weight_decay: float = 5e-4
     epochs: int = 240
     batch_size: int = 64
+    per_class: int | None = None
     schedule: Literal["step", "cosine"] = "step"
     milestones: tuple[float, ...] = (0.625, 0.75, 0.875)
     decay: float = 0.1
@@ -111,10 +114,21 @@ class ImageTrainSettings:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be below 1")
         if self.nesterov and self.momentum == 0:
             raise UserError("nesterov is true and momentum 0; Nesterov's step needs a momentum above 0")
+        self._check_per_class()
         inside = all(0 < share < 1 for share in self.milestones)
         if not inside or list(self.milestones) != sorted(set(self.milestones)):
             raise UserError(
                 f"milestones is {list(self.milestones)}; it must be ascending shares of the epochs, between 0 and 1"
+            )
+
+    def _check_per_class(self) -> None:
+        if self.per_class is None:
+            return
+        _check_least("per_class", self.per_class, 1)
+        if self.batch_size % self.per_class:
+            raise UserError(
+                f"batch_size is {self.batch_size} and per_class {self.per_class}; a batch of so many images of each of "
+                "its classes needs a multiple of per_class, or per_class=null for batches of any classes"
             )
 
     def layout(self, device: torch.device) -> torch.memory_format:

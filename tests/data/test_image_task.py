@@ -86,12 +86,51 @@ def test_an_image_has_the_same_view_whatever_the_size_of_a_batch():
     assert torch.equal(*found)
 
 
+@pytest.mark.parametrize("per_class", [4, 8])
+def test_balanced_batches_are_of_so_many_classes_and_each_image_is_in_one(per_class):
+    t = task(dataset(), seed=3)
+    batches = epoch(t, 2, per_class=per_class)
+    index = torch.cat([b.index for b in batches])
+    assert sorted(index.tolist()) == t.split.train.nonzero().flatten().tolist()
+    found = torch.stack([torch.bincount(b.y, minlength=C) for b in batches])
+    assert torch.equal(found.sum(0), counts(t.y, t.split.train))
+    classes = min(C, 32 // per_class)
+    assert int(((found > 0).sum(1) < classes).sum()) <= 2
+    assert all(b.y.numel() <= 32 and torch.equal(b.y, t.y[b.index]) for b in batches)
+    again, other = epoch(t, 2, per_class=per_class), epoch(t, 3, per_class=per_class)
+    assert all(same(a, b) for a, b in zip(batches, again, strict=True))
+    assert not torch.equal(index, torch.cat([b.index for b in other]))
+    views = {int(i): int(v) for b in epoch(t, 2) for i, v in zip(b.index, b.view, strict=True)}
+    assert all(views[int(i)] == int(v) for b in batches for i, v in zip(b.index, b.view, strict=True))
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_balanced_shares_are_balanced_too(world):
+    t = task(dataset(), seed=0)
+    ranks = [epoch(t, 1, 24, per_class=8, rank=r, world=world) for r in range(world)]
+    for shares in zip(*ranks, strict=True):
+        of_each = torch.stack([torch.bincount(b.y, minlength=C) for b in shares])
+        # A class that is in the batch twice, in the end, is dealt twice.
+        assert int((of_each.max(0).values - of_each.min(0).values).max()) <= 2
+
+
+@pytest.mark.parametrize("per_class", [None, 8])
+def test_a_class_of_one_image_and_one_class_only(per_class):
+    t = task(dataset(), seed=0)
+    rows = torch.arange(N)
+    for y in (torch.zeros_like(t.y), torch.where(rows == int(t.split.train.nonzero()[0]), 1, 0)):
+        batches = epoch(replace(t, y=y), per_class=per_class)
+        assert sorted(torch.cat([b.index for b in batches]).tolist()) == t.split.train.nonzero().flatten().tolist()
+        assert {b.y.numel() for b in batches[1:-1]} <= {24, 25, 26, 27, 28, 29, 30, 31, 32}
+
+
 @pytest.mark.parametrize("world", [2, 3, 4])
-@pytest.mark.parametrize("size", [16, 33])
-def test_the_shares_of_all_ranks_are_the_batch_of_one(world, size):
+@pytest.mark.parametrize(("size", "per_class"), [(16, None), (33, None), (16, 4), (24, 24)])
+def test_the_shares_of_all_ranks_are_the_batch_of_one(world, size, per_class):
     t = task(dataset(), seed=0)
     n = int(t.split.train.sum())
-    whole, ranks = epoch(t, 1, size), [epoch(t, 1, size, rank=r, world=world) for r in range(world)]
+    whole = epoch(t, 1, size, per_class=per_class)
+    ranks = [epoch(t, 1, size, per_class=per_class, rank=r, world=world) for r in range(world)]
     assert len({len(r) for r in ranks}) == 1
     for step, batches in enumerate(zip(*ranks, strict=True)):
         sizes = [b.y.numel() for b in batches]
@@ -147,20 +186,32 @@ def shuffled(y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return found
 
 
-def test_labels_of_the_test_set_have_no_say():
+@pytest.mark.parametrize("per_class", [None, 8])
+def test_labels_of_the_test_set_have_no_say(per_class):
     data = dataset()
     t = task(data, seed=0)
     other = task(replace(data, y=shuffled(data.y, data.test)), seed=0)
     assert t.fingerprint == other.fingerprint
     assert t.content != other.content
     assert (t.mean, t.std) == (other.mean, other.std)
-    assert all(same(a, b) for a, b in zip(epoch(t, 2), epoch(other, 2), strict=True))
+    both = [epoch(one, 2, per_class=per_class) for one in (t, other)]
+    assert all(same(a, b) for a, b in zip(*both, strict=True))
 
 
-def test_labels_of_validation_have_no_say_in_training():
+@pytest.mark.parametrize("per_class", [None, 8])
+def test_labels_of_validation_have_no_say_in_training(per_class):
     t = task(dataset(), seed=0)
     other = replace(t, y=shuffled(t.y, t.split.val))
-    assert all(same(a, b) for a, b in zip(epoch(t, 2), epoch(other, 2), strict=True))
+    both = [epoch(one, 2, per_class=per_class) for one in (t, other)]
+    assert all(same(a, b) for a, b in zip(*both, strict=True))
+
+
+def test_labels_of_training_order_balanced_batches_and_no_others():
+    t = task(dataset(), seed=0)
+    other = replace(t, y=shuffled(t.y, t.split.train))
+    for per_class in (None, 8):
+        orders = [torch.cat([b.index for b in epoch(one, 2, per_class=per_class)]) for one in (t, other)]
+        assert torch.equal(*orders) == (per_class is None)
 
 
 def test_pixels_outside_training_have_no_say_in_training():

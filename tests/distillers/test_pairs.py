@@ -95,7 +95,9 @@ class One:
         rows = torch.ones_like(self.y, dtype=torch.bool)
         self.split = Split(rows, ~rows, ~rows)
 
-    def epoch(self, epoch: int, batch_size: int, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+    def epoch(
+        self, epoch: int, batch_size: int, *, per_class: int | None = None, rank: int = 0, world: int = 1
+    ) -> Iterator[Batch]:
         """The batch."""
         yield self.batch
 

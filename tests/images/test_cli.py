@@ -311,13 +311,14 @@ def test_names_that_no_file_can_have(capsys: pytest.CaptureFixture[str]) -> None
 def test_two_processes_share_a_training(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "gnnkd.main"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [*argv, *_on(folder, tmp_path / "out", "--method", "at", "--device", "cpu")]
+    command = [*argv, *_on(folder, tmp_path / "out", "--method", "gkdfd", "--device", "cpu")]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("test ") == 2, "one process speaks"
+    assert len([*(tmp_path / "out").rglob("method.safetensors")]) == 1
     for file in (tmp_path / "out").rglob("result.json"):
         assert _json(file)["processes"] == _json(file)["config"]["processes"] == 2
-    argv = _on(folder, tmp_path / "out", "--method", "at", "--device", "cpu")
+    argv = _on(folder, tmp_path / "out", "--method", "gkdfd", "--device", "cpu")
     for mode in ("tea", "stu", "tea/stu"):
         line = _fails(capsys, [*argv, "--mode", mode, "--resume"])
         assert "processes is 2 there and null here" in line, "what one process makes is another result"

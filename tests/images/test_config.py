@@ -240,6 +240,43 @@ def test_every_preset_is_an_option_of_what_it_is_for() -> None:
     for (_, network), values in presets.TRAINING.items():
         assert network in {"*", *NAMES}
         assert set(values) <= of_training, (network, values)
+    for method, values in presets.OF_METHODS.items():
+        assert method in distillers.image_methods()
+        assert set(values) <= of_training, (method, values)
+
+
+@pytest.mark.parametrize("word", ["kd", "dot(kd)"])
+def test_a_methods_own_training_is_its_students_and_a_preset(
+    word: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With a stand-in for the method that has one."""
+    argv = ["--dataset", "cifar100", "--method", word]
+    assert _config(*argv).student_train.per_class is None
+    monkeypatch.setitem(presets.OF_METHODS, "kd", {"per_class": 8})
+    config = _config(*argv)
+    assert (config.teacher_train.per_class, config.student_train.per_class) == (None, 8)
+    assert "student.per_class" not in config.given
+    assert _config(*argv, "--set", "student.per_class=4").student_train.per_class == 4
+    assert _config(*argv, "--set", "train.per_class=null").student_train.per_class is None
+    file = tmp_path / "run.yml"
+    file.write_text("dataset: cifar100\ntrain: {per_class: 16}\n")
+    both = _config("--config", str(file), "--method", word)
+    assert (both.teacher_train.per_class, both.student_train.per_class) == (16, 16)
+    with pytest.raises(UserError, match=r"student: batch_size is 100 and per_class 8; .* or per_class=null"):
+        _config(*argv, "--set", "train.batch_size=100")
+
+
+def test_gkdfd_has_balanced_batches_unless_it_is_told_otherwise() -> None:
+    assert presets.OF_METHODS == {"gkdfd": {"per_class": 8}}
+    for word in ("gkdfd", "dot(gkdfd)"):
+        config = _config("--dataset", "digits-images", "--method", word)
+        assert (config.teacher_train.per_class, config.student_train.per_class) == (None, 8)
+
+
+@pytest.mark.parametrize("method", ["kd", "supervised"])
+def test_any_method_may_have_balanced_batches(method: str) -> None:
+    config = _config("--dataset", "digits-images", "--method", method, "--set", "student.per_class=16")
+    assert (config.teacher_train.per_class, config.student_train.per_class) == (None, 16)
 
 
 @pytest.mark.parametrize(("dataset", "family"), [("cifar10", SMALL), ("tiny-imagenet", TINY), (".", LARGE)])

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import gnnkd
+from gnnkd import distillers
 from gnnkd.data import images
 from gnnkd.data.image_task import ImageTask, task
 from gnnkd.main import main
@@ -231,6 +232,66 @@ def test_an_interrupted_stage_continues_to_the_same_files(
     assert command("--method", method, "--mode", mode, "--resume") == 0
     assert not (place / "checkpoint.safetensors").exists()
     assert {f.name: f.read_bytes() for f in place.iterdir() if f.name in whole} == whole
+
+
+@pytest.mark.parametrize("word", ["fitnet", "dot(fitnet)"])
+def test_a_part_that_is_worth_keeping_is_kept_as_it_was_after_the_last_epoch(
+    copy: tuple[Path, Callable[..., int]], monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
+    """With a stand-in for the method that keeps its part; of a wrapper it is the base's."""
+    runs, command = copy
+    place = runs / STUDENT.replace("crd", word.replace("(", "+").replace(")", ""))
+    assert command("--method", word, "--mode", "stu") == 0
+    assert not (place / "method.safetensors").exists()
+    monkeypatch.setattr(distillers.methods()["fitnet"], "keeps_part", True)
+    parts: list[dict[str, torch.Tensor]] = []
+    run = Fit.run
+
+    def heard(self: Fit, *rest: Any) -> Any:
+        try:
+            return run(self, *rest)
+        finally:
+            assert self.course.distiller.part is not None  # type: ignore[attr-defined]
+            parts.append(self.course.distiller.part.state_dict())  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(Fit, "run", heard)
+    assert command("--method", word, "--mode", "stu", "--overwrite") == 0
+    tensors, meta = checkpoint.load(place / "method.safetensors")
+    assert tensors.keys() == parts[-1].keys()
+    assert all(torch.equal(t, parts[-1][name]) for name, t in tensors.items())
+    assert meta == {"method": word.partition("(")[0], "base": "fitnet" if "(" in word else None}
+    whole, apply = (place / "method.safetensors").read_bytes(), minibatches.apply
+
+    def interrupted(*args: Any) -> Any:
+        if args[-1].epoch == 2:
+            raise KeyboardInterrupt
+        return apply(*args)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(minibatches, "apply", interrupted)
+        assert command("--method", word, "--mode", "stu", "--overwrite", "--set", "train.checkpoint_every=2") == 130
+    assert not (place / "method.safetensors").exists()
+    assert command("--method", word, "--mode", "stu", "--resume") == 0
+    assert (place / "method.safetensors").read_bytes() == whole
+
+
+def test_balanced_batches_are_another_run(
+    copy: tuple[Path, Callable[..., int]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A finished run whose description knows of no `per_class` is one without; with it, it is another."""
+    runs, command = copy
+    file = runs / STUDENT / "config.json"
+    old = _json(file)
+    for stage in (old["student"], old["teacher"]["teacher"]):
+        assert stage.pop("per_class") is None
+    file.write_text(json.dumps(old))
+    assert command("--mode", "stu") == 0
+    assert _json(file) == old, "finished, and left alone"
+    assert command("--mode", "stu", "--set", "student.per_class=8") == 2
+    assert "student.per_class is null there and 8 here" in capsys.readouterr().err
+    assert command("--mode", "stu", "--set", "student.per_class=8", "--tag", "balanced") == 0
+    here, there = (runs / place / "metrics.jsonl" for place in (STUDENT, STUDENT.replace("crd", "crd@balanced")))
+    assert here.read_text() != there.read_text()
 
 
 # -- other surroundings --------------------------------------------------------------------------------------------

@@ -53,8 +53,12 @@ class Toy:
         ids = torch.arange(N)
         self.split = Split(ids < 14, (ids >= 14) & (ids < 14 + val), ids >= 20)
         self.seen: list[int] = []
+        self.asked: set[int | None] = set()
 
-    def epoch(self, epoch: int, batch_size: int, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+    def epoch(
+        self, epoch: int, batch_size: int, *, per_class: int | None = None, rank: int = 0, world: int = 1
+    ) -> Iterator[Batch]:
+        self.asked.add(per_class)
         g = torch.Generator().manual_seed(epoch)
         rows = self.split.train.nonzero().flatten()
         rows = rows[torch.randperm(rows.numel(), generator=g)]
@@ -93,6 +97,13 @@ def test_each_training_image_is_seen_once_an_epoch_and_no_other() -> None:
     toy = Toy()
     _fit(toy=toy, epochs=2).run()
     assert sorted(toy.seen) == sorted(2 * list(range(14)))
+
+
+@pytest.mark.parametrize("per_class", [None, 2])
+def test_balanced_batches_are_asked_for(per_class: int | None) -> None:
+    toy = Toy()
+    _fit(toy=toy, epochs=2, per_class=per_class).run()
+    assert toy.asked == {per_class}
 
 
 def test_the_step_is_plain_gradient_descent_with_momentum() -> None:
@@ -315,7 +326,8 @@ def test_cosine_and_warmup() -> None:
     "wrong",
     [{"lr": 0}, {"momentum": 1.0}, {"momentum": -0.1}, {"batch_size": 1}, {"epochs": 0}, {"milestones": (0.5, 0.4)},
      {"milestones": (0.0,)}, {"milestones": (150.0,)}, {"decay": 0.0}, {"decay": 1.5}, {"warmup_epochs": -1},
-     {"nesterov": True, "momentum": 0}, {"weight_decay": -1.0}],
+     {"nesterov": True, "momentum": 0}, {"weight_decay": -1.0}, {"per_class": 0}, {"per_class": -2},
+     {"per_class": 48}, {"per_class": 128}],
 )  # fmt: skip
 def test_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=next(iter(wrong))):

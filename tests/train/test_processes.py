@@ -61,7 +61,9 @@ class Pictures:
         self.x = torch.randn(9, 3, 1, 1, generator=torch.Generator().manual_seed(2))
         self.split = Split(ids < 7, ids >= 7, ids >= 9)
 
-    def epoch(self, epoch: int, batch_size: int, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+    def epoch(
+        self, epoch: int, batch_size: int, *, per_class: int | None = None, rank: int = 0, world: int = 1
+    ) -> Iterator[Batch]:
         for ids in torch.arange(7).split(batch_size):
             mine = ids[rank::world]
             yield Batch.of(self.x[mine], self.y[mine], None, torch.ones_like(mine, dtype=torch.bool), mine)

@@ -1,0 +1,103 @@
+"""The options of GK-DFD, filled by a recipe and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, final
+
+from gnnkd.distillers.gkdfd.discriminative import Choice
+from gnnkd.distillers.gkdfd.embedding import Conv, Head
+from gnnkd.distillers.gkdfd.relations import Connection
+from gnnkd.distillers.ranges import above_zero, at_least
+from gnnkd.distillers.schedule import Schedule, check_some
+
+Recipe: TypeAlias = Literal["paper", "prototype", "paper+kd", "prototype+kd"]
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "paper": {
+        "tau": 4.0, "labels": "true", "graph": "shared", "node_weight": 0.0, "edge_weight": 0.0, "mode": "align",
+        "whiten": False, "k2": 56,
+    },
+    "prototype": {
+        "tau": 1.0, "labels": "pred", "graph": "own", "node_weight": 1.0, "edge_weight": 1.0, "mode": "contrast",
+        "whiten": True, "k2": 0,
+    },
+}  # fmt: skip
+"""By reading of the source. With `+kd`, `kd_weight` is 1; without it 0."""
+DEFAULTS: dict[str, Any] = {"edge_embedding": "scalar", "temperature": 4.0}
+"""Of options that are None because they must be left out where they would do nothing."""
+PARTS = ("node", "edge", "global", "readout")
+"""Of the graph distillation loss."""
+TERMS = ("graph", "dfd", "kd")
+
+
+@final
+@dataclass(frozen=True)
+class Settings:
+    """All options in use.
+
+    `weights` holds a schedule for each of `PARTS` and `TERMS`; the other fields are as `Gkdfd` explains them, `own`
+    whether the student has a graph of its own, and `vectors` whether edges are embedded.
+    """
+
+    connection: Connection
+    choice: Choice
+    weights: Mapping[str, Schedule]
+    predicted: bool
+    own: bool
+    dim: int
+    conv: Conv
+    vectors: bool
+    head: Head
+    temperature: float
+    classes: int
+    samples: int
+
+    @staticmethod
+    def of(recipe: Recipe, given: Mapping[str, Any]) -> Settings:
+        """The options as they are given by name, those that are None filled by the recipe.
+
+        Raises:
+            ValueError: a value out of range, or an option that would do nothing.
+        """
+        reading, _, more = recipe.partition("+")
+        says = RECIPES[reading] | DEFAULTS | {"kd_weight": 1.0 if more else 0.0}
+        full = {name: says[name] if value is None else value for name, value in given.items()}
+        weights = {name: Schedule.of(f"{name}_weight", full[f"{name}_weight"]) for name in (*PARTS, *TERMS)}
+        found = Settings(
+            connection=Connection(full["uem_input"], full["tau"], full["parts"], full["cac"], full["topk"]),
+            choice=Choice(full["mode"], full["k1"], full["k2"], full["pca_ratio"], full["whiten"]),
+            weights=weights,
+            predicted=full["labels"] == "pred",
+            own=full["graph"] == "own",
+            dim=int(at_least("dim", full["dim"], 1)),
+            conv=full["conv"],
+            vectors=full["edge_embedding"] == "vector" and not weights["edge"].never,
+            head=full["teacher_head"],
+            temperature=above_zero("temperature", full["temperature"]),
+            classes=int(at_least("classes", full["classes"], 1)),
+            samples=int(at_least("samples", full["samples"], 1)),
+        )
+        found._check(given)
+        return found
+
+    def _check(self, given: Mapping[str, Any]) -> None:
+        """Refuse options that would be ignored, weights that leave nothing, and edges that cannot differ."""
+        w = self.weights
+        check_some({"graph_weight": w["graph"], "dfd_weight": w["dfd"]})
+        if not w["graph"].never:
+            check_some({f"{part}_weight": w[part] for part in PARTS})
+        ignored = (
+            ("tau", self.connection.given == "softmax", "method.uem_input is softmax"),
+            ("edge_embedding", not w["edge"].never, "method.edge_weight is above 0"),
+            ("temperature", not w["kd"].never, "method.kd_weight is above 0"),
+        )
+        for name, used, when in ignored:
+            if given[name] is not None and not used:
+                raise ValueError(f"method.{name} is {given[name]}; it must be left out unless {when}")
+        if not (w["edge"].never or self.own or self.vectors):
+            raise ValueError(
+                "method.edge_weight is above 0, and both networks share a graph whose edges are the same for both; "
+                "set method.edge_embedding=vector, method.graph=own or method.edge_weight=0"
+            )
