@@ -10,6 +10,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from gnnkd.optimizers import flat, unflatten
 from gnnkd.types import Step
 
 
@@ -28,7 +29,10 @@ class Epoch:
 
 
 class Course(ABC):
-    """A model, its optimizer, and all that an epoch of its training needs."""
+    """A model, its optimizer, and all that an epoch of its training needs.
+
+    A course of several optimizers has them in `optimizer_state` and `load_optimizer_state`, and no `optimizer`.
+    """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -40,8 +44,16 @@ class Course(ABC):
     def epoch(self, step: Step) -> Epoch:
         """Train for one epoch and score the model in eval mode."""
 
+    def optimizer_state(self) -> dict[str, Tensor]:
+        """What the optimizer remembers, as flat tensors."""
+        return flat(self.optimizer)
+
+    def load_optimizer_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Continue from `optimizer_state()`."""
+        unflatten(self.optimizer, tensors)
+
     def state(self) -> dict[str, Tensor]:
-        """Everything else that is needed to continue (model, optimizer and random state are kept by the loop)."""
+        """Everything else that is needed to continue (the loop keeps model, optimizer and random state)."""
         return {}
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from gnnkd.errors import UserError
-from gnnkd.optimizers import flat, unflatten
 from gnnkd.tensors import under
 from gnnkd.train import checkpoint, processes
 from gnnkd.train.course import Course
@@ -127,7 +126,7 @@ class Fit:
         p, device = self.progress, self.course.device
         tensors = {f"model.{k}": t for k, t in self.model.state_dict().items()}
         tensors |= {f"best.{k}": t for k, t in p.best.items()}
-        tensors |= {f"optimizer.{k}": t for k, t in flat(self.course.optimizer).items()}
+        tensors |= {f"optimizer.{k}": t for k, t in self.course.optimizer_state().items()}
         tensors["rng.cpu"] = torch.get_rng_state()
         if device.type == "cuda":
             tensors["rng.cuda"] = torch.cuda.get_rng_state(device)
@@ -156,7 +155,7 @@ class Fit:
             return {k: t if t.dtype == torch.uint8 else t.to(device) for k, t in found.items()}
 
         self.model.load_state_dict(there("model."))
-        unflatten(self.course.optimizer, there("optimizer."))
+        self.course.load_optimizer_state(there("optimizer."))
         torch.set_rng_state(tensors["rng.cpu"])
         if "rng.cuda" in tensors and device.type == "cuda":
             torch.cuda.set_rng_state(tensors["rng.cuda"], device)

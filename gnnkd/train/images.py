@@ -97,7 +97,7 @@ def _lesson(
     return Lesson(
         student=shown,
         teacher=taught,
-        norms=() if teacher is None else _norms(teacher),
+        norms=() if teacher is None else norms(teacher),
         y=torch.where(task.split.train, task.y, UNKNOWN),
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,
@@ -105,7 +105,7 @@ def _lesson(
     )
 
 
-def _norms(teacher: nn.Module) -> tuple[Norm | None, ...]:
+def norms(teacher: nn.Module) -> tuple[Norm | None, ...]:
     """Scale and shift of the batch norm before each map's activation."""
     found: Sequence[nn.BatchNorm2d | None] = teacher.norms() if hasattr(teacher, "norms") else ()  # type: ignore[operator]
     return tuple(None if norm is None else (norm.weight.detach(), norm.bias.detach()) for norm in found)

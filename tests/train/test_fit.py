@@ -15,7 +15,7 @@ from torch import Tensor
 from gnnkd import distillers, nn
 from gnnkd.data.dataset import from_arrays
 from gnnkd.data.task import NodeTask, task
-from gnnkd.distillers.base import Distiller
+from gnnkd.distillers.base import Distiller, Lesson
 from gnnkd.distillers.dgd.bank import Bank
 from gnnkd.distillers.supervised import Supervised
 from gnnkd.errors import UserError
@@ -70,7 +70,14 @@ def _student(method: str, file: Path | None = None, preset: str = "tuned", key: 
     distiller = distillers.build(method, *([bank] if wraps else []), **({"preset": preset} if wraps else {}))
     training = TrainSettings(**{"epochs": EPOCHS, "checkpoint_every": 1000, **settings})
     batch, validation = found.batch(found.split.train), (found.y, found.split.val)
-    course = WholeBatch(_network("mlp"), batch, distiller, Output(logits), validation, training)
+    network, teacher = _network("mlp"), Output(logits)
+    if distiller.reads_maps:
+        torch.manual_seed(1)
+        teacher = Output(logits, pooled=torch.rand(batch.y.numel(), 8))
+        shown = network.eval()(batch.x, None)
+        distiller.prepare(Lesson(shown, teacher, (), batch.y, momentum=0.0, weight_decay=0.0, seed=0))
+        torch.manual_seed(0)
+    course = WholeBatch(network, batch, distiller, teacher, validation, training)
     return Fit(course, training, file=file, key=key)
 
 
