@@ -39,17 +39,21 @@ def draw(history: History, file: Path, *, title: str, best_epoch: int | None = N
         title: above the panels.
         best_epoch: the epoch whose weights are kept, marked.
     """
+    draw_panels(_panels(history, best_epoch), file, title=title)
+
+
+def draw_panels(panels: Sequence[Panel], file: Path, *, title: str) -> None:
+    """Draw panels over the epochs, side by side, into a PNG file, written whole or not at all."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    panels = _panels(history, best_epoch)
-    lines = math.ceil(len(panels) / COLUMNS)
+    rows = math.ceil(len(panels) / COLUMNS)
     columns = min(len(panels), COLUMNS)
-    figure = Figure(figsize=(4.6 * columns, 3.2 * lines + 0.4), dpi=120, layout="constrained")
+    figure = Figure(figsize=(4.6 * columns, 3.2 * rows + 0.4), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=11)
     for position, panel in enumerate(panels, start=1):
-        axes = figure.add_subplot(lines, columns, position)
+        axes = figure.add_subplot(rows, columns, position)
         panel(axes)
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.25)
@@ -77,14 +81,16 @@ def _panels(history: History, best_epoch: int | None) -> list[Panel]:
     return panels + [_imitation(history, weight, keys) for weight in weights]
 
 
-def _series(history: History, key: str) -> tuple[list[float], list[float]]:
+def series(history: History, key: str) -> tuple[list[float], list[float]]:
+    """Epochs and values of a key, where they are finite."""
     points = [(row["epoch"], row[key]) for row in history if key in row and math.isfinite(row[key])]
     return [epoch for epoch, _ in points], [value for _, value in points]
 
 
-def _lines(axes: Axes, history: History, named: Iterable[tuple[str, str]]) -> None:
+def lines(axes: Axes, history: History, named: Iterable[tuple[str, str]]) -> None:
+    """A line for each key, by its name in the legend."""
     for i, (key, name) in enumerate(named):
-        epochs, values = _series(history, key)
+        epochs, values = series(history, key)
         style: dict[str, Any] = {"color": COLOURS[i % len(COLOURS)], "linestyle": STYLES[i % len(STYLES)]}
         axes.plot(epochs, values, linewidth=1.4, label=name, **style)
     # Above the axes, where no line can run through it.
@@ -99,9 +105,9 @@ def _accuracy(history: History, best_epoch: int | None) -> Panel:
 
     def panel(axes: Axes) -> None:
         if len(there) > 1:
-            _lines(axes, percent, there)
+            lines(axes, percent, there)
         else:
-            axes.plot(*_series(percent, "val_acc"), color=COLOURS[0], linewidth=1.4)
+            axes.plot(*series(percent, "val_acc"), color=COLOURS[0], linewidth=1.4)
         axes.set_ylabel("accuracy (%)" if len(there) > 1 else "validation accuracy (%)")
         if best_epoch is not None:
             axes.axvline(best_epoch, color=COLOURS[-1], linewidth=1, linestyle=":")
@@ -111,7 +117,7 @@ def _accuracy(history: History, best_epoch: int | None) -> Panel:
 
 
 def _rate(axes: Axes, history: History) -> None:
-    axes.plot(*_series(history, "lr"), color=COLOURS[0], linewidth=1.4, drawstyle="steps-post")
+    axes.plot(*series(history, "lr"), color=COLOURS[0], linewidth=1.4, drawstyle="steps-post")
     axes.set_yscale("log")
     axes.set_ylabel("learning rate")
 
@@ -120,8 +126,8 @@ def _losses(history: History, terms: list[str]) -> Panel:
     """Loss terms, on a logarithmic axis unless one of them reaches zero."""
 
     def panel(axes: Axes) -> None:
-        _lines(axes, history, [(term, term) for term in terms])
-        values = [value for term in terms for value in _series(history, term)[1]]
+        lines(axes, history, [(term, term) for term in terms])
+        values = [value for term in terms for value in series(history, term)[1]]
         if min(values, default=0) > 0:
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter("{x:g}")
@@ -134,7 +140,7 @@ def _losses(history: History, terms: list[str]) -> Panel:
 
 def _biases(history: History, keys: list[str]) -> Panel:
     def panel(axes: Axes) -> None:
-        _lines(axes, history, [(key, key.removeprefix("bias/")) for key in keys])
+        lines(axes, history, [(key, key.removeprefix("bias/")) for key in keys])
         axes.set_ylim(bottom=0)
         axes.set_ylabel("size of bias / size of gradient")
 
@@ -144,7 +150,7 @@ def _biases(history: History, keys: list[str]) -> Panel:
 def _imitation(history: History, weight: str, keys: list[str]) -> Panel:
     def panel(axes: Axes) -> None:
         named = [(f"imitation/{weight}/{kind}", words) for kind, words in KINDS.items()]
-        _lines(axes, history, [(key, words) for key, words in named if key in keys])
+        lines(axes, history, [(key, words) for key, words in named if key in keys])
         axes.axhline(0, color="0.6", linewidth=0.8)
         axes.set_ylim(top=1.02)
         axes.set_ylabel(f"imitation (cosine; *: one gradient)\n{weight}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn, final
@@ -24,12 +24,21 @@ class Terminated(KeyboardInterrupt):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line and return its exit code: 0, 2 (a user's mistake), 130 (Ctrl-C) or 143 (SIGTERM)."""
+    """Run a command line and return its exit code, as `ended` has it."""
+
+    def work() -> None:
+        from gnnkd.config import parse
+
+        run(parse(sys.argv[1:] if argv is None else argv))
+
+    return ended(work)
+
+
+def ended(work: Callable[[], None]) -> int:
+    """Do a command's work and return its exit code: 0, 2 (a user's mistake), 130 (Ctrl-C) or 143 (SIGTERM)."""
     try:
         with _terminable():
-            from gnnkd.config import parse
-
-            run(parse(sys.argv[1:] if argv is None else argv))
+            work()
     except SystemExit as done:  # --help and --version
         return int(done.code or 0)
     except UserError as mistake:

@@ -50,8 +50,13 @@ def rows(folder: Path) -> list[Row]:
         found.setdefault((file.parent.parent, same), []).append(result)
     if not found:
         raise UserError(f"no result.json under {folder}; run `python -m gnnkd.main` first")
-    grouped = [Row(place.name, tuple(results)) for (place, _), results in found.items()]
+    grouped = [Row(_name(place, results[0]), tuple(results)) for (place, _), results in found.items()]
     return sorted(grouped, key=lambda row: row.order)
+
+
+def _name(place: Path, result: Result) -> str:
+    """A graph of networks has a name of its own, which may be a method's."""
+    return f"together: {place.name}" if result["method"] == "together" else place.name
 
 
 def table(found: Iterable[Row]) -> Table:

@@ -70,7 +70,7 @@ def request(levels: Sequence[Level]) -> Request:
     seeds: tuple[int, ...] = (0,)
     for one in levels:
         if "seed" in one.values or "seeds" in one.values:
-            seeds = _seeds(one.values)
+            seeds = seeds_of(one.values)
         if not one.values.keys().isdisjoint(TAUGHT_BY):  # who said it last says who teaches
             values = {name: value for name, value in values.items() if name not in TAUGHT_BY}
         values |= one.values
@@ -136,8 +136,12 @@ def _ready(values: Mapping[str, Any], mode: str) -> Logits:
     return logits.read(Path(values["teacher_logits"]))
 
 
-def _seeds(values: Mapping[str, Any]) -> tuple[int, ...]:
-    """`seed: 3`, or `seeds` as a number N (0 to N-1), a range "10-19", or a list "3,5,7"."""
+def seeds_of(values: Mapping[str, Any]) -> tuple[int, ...]:
+    """`seed: 3`, or `seeds` as a number N (0 to N-1), a range "10-19", or a list "3,5,7".
+
+    Raises:
+        UserError: both, or something else.
+    """
     from gnnkd.options import seed
 
     if "seed" in values and "seeds" in values:
