@@ -27,6 +27,7 @@ ROOMS = (
     "predictor",
     "results",
     "scores",
+    "selfsup",
     "stages",
     "train",
     "types",

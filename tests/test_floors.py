@@ -26,11 +26,13 @@ FLOORS = {
     "curves": 5.0,
     "graph_config": 5.0,
     "halves": 5.0,
+    "ktg": 5.0,
     "images": 5.0,
     "options": 5.0,
     "claims": 5.0,
     "logits": 5.0,
     "models": 5.0,
+    "paired": 5.0,
     "places": 5.0,
     "predictor": 5.0,
     "presets": 5.0,
@@ -39,7 +41,9 @@ FLOORS = {
     "results": 5.0,
     "run": 5.0,
     "scores": 5.0,
+    "selfsup": 5.0,
     "stages": 5.0,
+    "tensorboard": 5.0,
     "arguments": 6.0,
     "config": 6.0,
     "evaluate": 6.0,
@@ -48,9 +52,13 @@ FLOORS = {
     "main": 6.0,
     "messages": 6.0,
     "request": 6.0,
+    "together": 6.0,
+    "search": 6.0,
+    "selfsup.__main__": 6.0,
+    "selfsup.command": 6.0,
     "yaml_file": 6.0,
 }
-"""By the first name below `gnnkd`."""
+"""By the first name below `gnnkd`, or by the first two."""
 FRONT = "__init__"
 """The package itself offers the api, so it may import it; nothing in the house imports the package's front."""
 
@@ -89,7 +97,7 @@ def climbs(source: str, module: str, *, package: bool = False) -> list[str]:
 def _room(module: str) -> str:
     """The first name below `gnnkd`; names that the package's front offers are not rooms."""
     parts = module.split(".")
-    return parts[1] if len(parts) > 1 and parts[1] in FLOORS else FRONT
+    return next((name for name in (".".join(parts[1:3]), *parts[1:2]) if name in FLOORS), FRONT)
 
 
 def _modules() -> list[tuple[str, Path]]:
