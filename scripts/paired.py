@@ -1,17 +1,16 @@
-"""Finished runs beside each other, seed by seed, and the test of their differences."""
+"""Finished runs, seed by seed; with the test of their differences (`gnnkd.paired`) for the tables."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
+from gnnkd.paired import EQUAL, outcomes, wilcoxon
+
+__all__ = ["EQUAL", "Run", "outcomes", "runs", "students", "wilcoxon"]
 
 Run = dict[str, Any]
-EQUAL = 1e-9
-"""Differences of accuracies that are closer than this differ by rounding only."""
 
 
 def runs(folder: Path) -> dict[int, Run]:
@@ -28,30 +27,3 @@ def runs(folder: Path) -> dict[int, Run]:
 def students(branch: Path) -> list[Path]:
     """Folders of all student configurations under a teacher's branch, by student model and name."""
     return sorted({file.parents[1] for file in branch.glob("*/*/seed*/result.json")})
-
-
-def wilcoxon(differences: Sequence[float], alternative: Literal["two-sided", "greater"] = "two-sided") -> float:
-    """p of the signed-rank test, exact for any number of pairs; zeros are dropped, and 1 is the p of none.
-
-    Equal sizes share the mean of their ranks. Under the null hypothesis every choice of signs is as likely as another:
-    p is the share of the 2^n choices whose positive ranks add up to as much as those observed ("greater"), or to a sum
-    as far from the middle ("two-sided"). They are counted sum by sum, over doubled ranks, which are whole numbers.
-    """
-    from scipy.stats import rankdata
-
-    kept = np.array([d for d in differences if abs(d) > EQUAL])
-    if kept.size == 0:
-        return 1.0
-    ranks = np.rint(2 * rankdata(np.rint(np.abs(kept) / EQUAL))).astype(int)
-    ways = np.ones(1)
-    for rank in ranks:
-        ways = np.pad(ways, (0, rank)) + np.pad(ways, (rank, 0))
-    sums, seen, total = np.arange(len(ways)), ranks[kept > 0].sum(), ranks.sum()
-    extreme = sums >= seen if alternative == "greater" else np.abs(2 * sums - total) >= abs(2 * seen - total)
-    return float(ways[extreme].sum() / ways.sum())
-
-
-def outcomes(differences: Sequence[float]) -> str:
-    """How many are above, at and below zero."""
-    signs = [0 if abs(d) <= EQUAL else d for d in differences]
-    return f"{sum(d > 0 for d in signs)}/{sum(d == 0 for d in signs)}/{sum(d < 0 for d in signs)}"
