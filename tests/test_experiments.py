@@ -10,12 +10,12 @@ import pytest
 from gnnkd.config import Request, parse
 
 ROOT = Path(__file__).parents[1]
-IMAGES = ("cifar100", "imagenet")
-"""Folders that tests/test_image_experiments.py is about."""
+ELSEWHERE = ("cifar100", "imagenet", "together")
+"""Folders that tests/test_image_experiments.py and tests/ktg/test_experiments.py are about."""
 FILES = sorted(
     file
     for file in (ROOT / "experiments").rglob("*.yaml")
-    if file.relative_to(ROOT / "experiments").parts[0] not in IMAGES
+    if file.relative_to(ROOT / "experiments").parts[0] not in ELSEWHERE
 )
 GKDFD = {(dataset, f"gcn-{student}") for dataset in ("cora", "citeseer", "amazon-photo") for student in ("mlp", "gcn")}
 """Cells in sizes for a CPU that have a file for GK-DFD, too."""
