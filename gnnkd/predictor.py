@@ -173,7 +173,7 @@ def load(folder: Path | str, *, network: torch.nn.Module | None = None) -> Predi
             raise UserError(f"{file} holds a network of images, gnnkd's own {meta.get('model')}: leave network= out")
         return images.restored(tensors, meta, file)
     if meta.get("format") != FORMAT:
-        raise UserError(f"{file} was not written by this version of gnnkd")
+        raise images.no_network(file, meta)
     if ("own" in meta) != (network is not None):
         model = meta.get("model")
         raise UserError(

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 import gnnkd
+from gnnkd import yaml_file
 from gnnkd.config import parse
+from gnnkd.ktg.spec import Spec
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -60,8 +62,9 @@ def test_links_within_the_repository_lead_somewhere() -> None:
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
-def test_the_yaml_in_the_readme_is_a_configuration(tmp_path: Path) -> None:
-    (block,) = [block for kind, block in BLOCKS if kind == "yaml"]
+def test_the_yaml_in_the_readme_is_a_configuration_and_a_graph(tmp_path: Path) -> None:
+    block, graph = [block for kind, block in BLOCKS if kind == "yaml"]
+    assert Spec.of(yaml_file.value(graph, "README")).lack() is None
     file = tmp_path / "run.yml"
     file.write_text(block, encoding="utf-8")
     config = parse(["--config", str(file)]).config

@@ -100,6 +100,16 @@ class ImagePredictor:
         checkpoint.save(Path(folder) / name, self.network.state_dict(), meta)
 
 
+def no_network(file: Path, meta: Mapping[str, Any]) -> UserError:
+    """What to say of a file that holds no network which can be used here."""
+    if "method" in meta and "model" not in meta:
+        return UserError(
+            f"{file} is the part of {meta.get('base') or meta['method']} that was trained beside a student, and no network; "
+            f"give the folder, {file.parent}"
+        )
+    return UserError(f"{file} was not written by this version of gnnkd")
+
+
 def restored(tensors: Mapping[str, Tensor], meta: Mapping[str, Any], file: Path) -> ImagePredictor:
     """The network that `file` holds, from its content.
 
@@ -107,7 +117,7 @@ def restored(tensors: Mapping[str, Tensor], meta: Mapping[str, Any], file: Path)
         UserError: the content is not that of a saved image network.
     """
     if meta.get("format") != FORMAT:
-        raise UserError(f"{file} was not written by this version of gnnkd")
+        raise no_network(file, meta)
     try:
         size, channels, classes = int(meta["size"]), int(meta["in_channels"]), tuple(meta["classes"])
         network = built(meta["model"], size, channels, len(classes), dict(meta["options"]))
@@ -127,6 +137,6 @@ def load(file: Path) -> ImagePredictor:
         UserError: no such file, or one that holds something else.
     """
     tensors, meta = checkpoint.load(file)
-    if meta.get("kind") != KIND:
+    if meta.get("kind") != KIND and "model" in meta:
         raise UserError(f"{file} holds no network of images")
     return restored(tensors, meta, file)

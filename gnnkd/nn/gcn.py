@@ -22,17 +22,20 @@ class GCNConv(nn.Module):
         in_channels: width of the input.
         out_channels: width of the output.
         bias: whether to add b.
+        add_self_loops: whether a node without a loop gets one; without, A itself is normalised in place of A + I. On a
+            graph that has all of them this is the same, found without a look at which there are.
     """
 
     weights: ClassVar[tuple[str, ...]] = ("lin.weight",)
     averaged: ClassVar[int] = 1
 
-    def __init__(self, in_channels: int, out_channels: int, *, bias: bool = True) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, bias: bool = True, add_self_loops: bool = True) -> None:
         super().__init__()
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.lin = nn.Linear(in_channels, out_channels, bias=False)
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        self.normalised = normalise.gcn if add_self_loops else normalise.symmetric
         nn.init.xavier_uniform_(self.lin.weight)
 
     def forward(
@@ -48,7 +51,7 @@ class GCNConv(nn.Module):
             graph: a `Graph`, normalised once, or an edge list, normalised in this call.
             edge_weight: with an edge list only; a `Graph` holds its own.
         """
-        a = Graph.of(graph, x.shape[0], edge_weight).derived(normalise.gcn)
+        a = Graph.of(graph, x.shape[0], edge_weight).derived(self.normalised)
         return graph_linear(a, x, self.lin.weight, self.bias)
 
 

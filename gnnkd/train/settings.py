@@ -68,7 +68,8 @@ class ImageTrainSettings:
         epochs: passes over the training images, >= 1.
         batch_size: images a step, >= 2 (a batch norm cannot train on one).
         per_class: images of one class in a step, >= 1, so that a batch has batch_size / per_class classes, each image
-            still once an epoch; None takes images regardless of their classes.
+            still once an epoch; None takes images regardless of their classes. A class of fewer images makes its batch
+            smaller, and where fewer than so many classes are left a batch has more of each.
         schedule: "step" multiplies the learning rate by `decay` at each milestone, "cosine" lowers it to zero.
         milestones: ascending shares of `epochs`, in (0, 1); (.625, .75, .875) are epochs 150, 180 and 210 of 240.
         decay: factor at a milestone, in (0, 1].

@@ -35,6 +35,8 @@ Departures:
 * p is a softmax at T 4 in `paper`, where the source takes the logits as they are (`uem_input` logits): with logits of a
   trained network no two rows are near, and the graph is its diagonal;
 * theta is k1 / k2 by the neighbours that a row really has, so that its weights sum to 0 in every batch;
+* the earlier source takes its directions from `X^T (diag(W 1) - W) X`; ours are of the symmetrised L in both recipes,
+  which has the same directions where w is symmetric;
 * a batch of one class has L_D = 0; eigenvectors of what is not finite are the coordinates, and the loss tells;
 * convolutions run on the kernels of the networks of graphs, with no second implementation;
 * `prototype` reads all classes as the teacher's prediction with `labels` pred, also those that L_D aligns.
@@ -43,7 +45,7 @@ Departures:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal, final
+from typing import ClassVar, final
 
 import torch
 from jaxtyping import Float, Int
@@ -53,12 +55,12 @@ from gnnkd.data.augment import generator
 from gnnkd.distillers.base import TASK, Distiller, Lesson
 from gnnkd.distillers.gkdfd import discriminative
 from gnnkd.distillers.gkdfd.batches import balanced
-from gnnkd.distillers.gkdfd.discriminative import discriminative_loss
+from gnnkd.distillers.gkdfd.discriminative import Mode, discriminative_loss
 from gnnkd.distillers.gkdfd.embedding import Conv, Embedding, Head
 from gnnkd.distillers.gkdfd.graph_loss import graph_loss
 from gnnkd.distillers.gkdfd.measure import edges
 from gnnkd.distillers.gkdfd.relations import Input, Parts
-from gnnkd.distillers.gkdfd.settings import PARTS, Recipe, Settings
+from gnnkd.distillers.gkdfd.settings import PARTS, Edges, Labels, Recipe, Settings, Whose
 from gnnkd.distillers.gkdfd.sight import Seen, Sight, measured
 from gnnkd.distillers.losses import cross_entropy, full_precision, soft_kl
 from gnnkd.distillers.maps import pooled
@@ -75,7 +77,8 @@ _SEED = "seed"
 class Gkdfd(Distiller):
     """`CE + graph_weight L_G + dfd_weight L_D + kd_weight KD`, and the cross-entropy of the teacher's probe.
 
-    Options that are None are filled by the recipe. A weight is at least 0, or pairs [epoch, weight].
+    Options that are None are filled by the recipe, and must be None where the term that reads them is always 0. A weight
+    is at least 0, or pairs [epoch, weight].
 
     Args:
         recipe: "paper" or "prototype", the two readings of the source; with "+kd" `kd_weight` is 1.
@@ -91,23 +94,26 @@ class Gkdfd(Distiller):
         conv: "tag", "gcn" or "sage", of one step.
         node_weight: of h in L_G.
         edge_weight: of the edges in L_G.
-        global_weight: of G in L_G.
-        readout_weight: of the mean of G in L_G.
-        edge_embedding: an edge is its weight ("scalar") or a "vector"; with teacher_head ce or fixed the teacher's
+        global_weight: of G in L_G; None is 1.
+        readout_weight: of the mean of G in L_G; None is 0.
+        edge_embedding: an edge is its weight ("scalar", None) or a "vector"; with teacher_head ce or fixed the teacher's
             vectors are a fixed random map of its h.
         graph_weight: of the term `graph`, L_G.
         dfd_weight: of the term `dfd`, L_D.
         mode: of L_D, "align" or "contrast".
         whiten: principal components with variance 1.
-        k1: neighbours of a row's class, at least 1; as many as there are where the batch has fewer.
+        k1: neighbours of a row's class, at least 1; as many as there are where the batch has fewer; None is 7.
         k2: neighbours of other classes, at least 0; 0 takes all.
-        pca_ratio: dim over the number of principal components, at least 1.
+        pca_ratio: dim over the number of principal components, at least 1; None is 2.
         kd_weight: of the term `kd`, T^2 KL of the softmaxes of all rows.
         temperature: T > 0 of `kd`, in units of logits; None is 4.
         teacher_head: the teacher's side learns classes by a probe ("ce", the term `teacher_head`), stays at its random
             start ("fixed"), or learns from L_G and L_D as the student's does ("joint": all rows end in one place).
-        classes: that a step looks at on a whole graph, at least 1.
+        classes: that a step looks at on a whole graph, at least 1; at least 2 with L_D, which tells them apart.
         samples: rows of a class that a step looks at on a whole graph, at least 1.
+
+    Raises:
+        ValueError: a word that does not exist, a value out of range or of another type, or an option that would do nothing.
     """
 
     graphs: ClassVar[bool] = True
@@ -123,30 +129,30 @@ class Gkdfd(Distiller):
         tau: float | None = None,
         parts: Parts = "both",
         cac: float = 0.5,
-        labels: Literal["true", "pred"] | None = None,
-        graph: Literal["shared", "own"] | None = None,
+        labels: Labels | None = None,
+        graph: Whose | None = None,
         topk: int = 0,
         dim: int = 128,
         conv: Conv = "tag",
         node_weight: Weight | None = None,
         edge_weight: Weight | None = None,
-        global_weight: Weight = 1.0,
-        readout_weight: Weight = 0.0,
-        edge_embedding: Literal["scalar", "vector"] | None = None,
+        global_weight: Weight | None = None,
+        readout_weight: Weight | None = None,
+        edge_embedding: Edges | None = None,
         graph_weight: Weight = 0.7,
         dfd_weight: Weight = 1.2,
-        mode: Literal["align", "contrast"] | None = None,
+        mode: Mode | None = None,
         whiten: bool | None = None,
-        k1: int = 7,
+        k1: int | None = None,
         k2: int | None = None,
-        pca_ratio: float = 2.0,
+        pca_ratio: float | None = None,
         kd_weight: Weight | None = None,
         temperature: float | None = None,
         teacher_head: Head = "ce",
         classes: int = 8,
         samples: int = 8,
     ) -> None:
-        self.settings = Settings.of(recipe, locals())  # every option by its name
+        self.settings = Settings.of(locals())  # every option by its name
         self._seed = 0
         self._whole: int | None = None
         """Rows of the task if some of them are of unknown class: such a batch is drawn from."""

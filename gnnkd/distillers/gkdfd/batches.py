@@ -10,6 +10,9 @@ from torch import Tensor
 def balanced(y: Int[Tensor, " N"], classes: int, samples: int, generator: torch.Generator) -> Int[Tensor, " M"]:
     """Up to `samples` rows of each of up to `classes` classes, drawn without repetition, class by class.
 
+    Copies `y` to the CPU, and so waits for its device: on a whole graph once an epoch, where the classes of unlabelled rows
+    are a teacher's predictions, which may change.
+
     Args:
         y: class of each row; every number counts as a class.
         classes: how many are drawn, at least 1; all where fewer are there.

@@ -15,7 +15,7 @@ far. All of it is found without gradients.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, final
+from typing import Literal, NamedTuple, TypeAlias, final
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,8 @@ from torch import Tensor
 
 from gnnkd.distillers.maps import precise
 from gnnkd.distillers.ranges import at_least
+
+Mode: TypeAlias = Literal["align", "contrast"]
 
 
 @final
@@ -42,7 +44,7 @@ class Choice:
         ValueError: a value out of range.
     """
 
-    mode: Literal["align", "contrast"]
+    mode: Mode
     k1: int
     k2: int
     ratio: float
@@ -157,7 +159,7 @@ def _eigen(m: Float[Tensor, "Q Q"]) -> tuple[Float[Tensor, " Q"], Float[Tensor, 
 
 
 def discriminative_loss(
-    student: Float[Tensor, "N K"], teacher: Float[Tensor, "N K"], found: Space, mode: Literal["align", "contrast"]
+    student: Float[Tensor, "N K"], teacher: Float[Tensor, "N K"], found: Space, mode: Mode
 ) -> Float[Tensor, ""]:
     """The loss of both networks' rows in the space of the teacher's."""
     s, t = found.of(student), found.of(teacher)

@@ -18,7 +18,11 @@ from gnnkd.nn.tag import TAGConv
 
 Conv: TypeAlias = Literal["tag", "gcn", "sage"]
 Head: TypeAlias = Literal["ce", "fixed", "joint"]
-CONVS: dict[str, Callable[[int, int], nn.Module]] = {"tag": partial(TAGConv, k=1), "gcn": GCNConv, "sage": SAGEConv}
+CONVS: dict[str, Callable[[int, int], nn.Module]] = {
+    "tag": partial(TAGConv, k=1),
+    "gcn": partial(GCNConv, add_self_loops=False),  # the diagonal is in the graph; to look for it waits for the device
+    "sage": SAGEConv,
+}
 EDGE = 16
 """Width R of an edge embedding that is a vector."""
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, final
+from numbers import Integral, Real
+from typing import Any, Literal, TypeAlias, final, get_args
 
-from gnnkd.distillers.gkdfd.discriminative import Choice
+from gnnkd.distillers.gkdfd.discriminative import Choice, Mode
 from gnnkd.distillers.gkdfd.embedding import Conv, Head
-from gnnkd.distillers.gkdfd.relations import Connection
+from gnnkd.distillers.gkdfd.relations import Connection, Input, Parts
 from gnnkd.distillers.ranges import above_zero, at_least
 from gnnkd.distillers.schedule import Schedule, check_some
 
 Recipe: TypeAlias = Literal["paper", "prototype", "paper+kd", "prototype+kd"]
+Labels: TypeAlias = Literal["true", "pred"]
+Whose: TypeAlias = Literal["shared", "own"]
+Edges: TypeAlias = Literal["scalar", "vector"]
 
 RECIPES: dict[str, dict[str, Any]] = {
     "paper": {
@@ -25,11 +29,24 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 """By reading of the source. With `+kd`, `kd_weight` is 1; without it 0."""
-DEFAULTS: dict[str, Any] = {"edge_embedding": "scalar", "temperature": 4.0}
+DEFAULTS: dict[str, Any] = {
+    "global_weight": 1.0, "readout_weight": 0.0, "edge_embedding": "scalar", "k1": 7, "pca_ratio": 2.0, "temperature": 4.0,
+}  # fmt: skip
 """Of options that are None because they must be left out where they would do nothing."""
 PARTS = ("node", "edge", "global", "readout")
 """Of the graph distillation loss."""
 TERMS = ("graph", "dfd", "kd")
+OF_GRAPH = (*(f"{part}_weight" for part in PARTS), "edge_embedding")
+"""Options that the term `graph` alone reads."""
+OF_DFD = ("k1", "k2", "mode", "whiten", "pca_ratio")
+"""Options that the term `dfd` alone reads."""
+WORDS: dict[str, tuple[str, ...]] = {
+    "recipe": get_args(Recipe), "uem_input": get_args(Input), "parts": get_args(Parts), "labels": get_args(Labels),
+    "graph": get_args(Whose), "conv": get_args(Conv), "edge_embedding": get_args(Edges), "mode": get_args(Mode),
+    "teacher_head": get_args(Head),
+}  # fmt: skip
+WHOLE = ("topk", "dim", "k1", "k2", "classes", "samples")
+NUMBERS = ("tau", "cac", "pca_ratio", "temperature")
 
 
 @final
@@ -55,15 +72,19 @@ class Settings:
     samples: int
 
     @staticmethod
-    def of(recipe: Recipe, given: Mapping[str, Any]) -> Settings:
+    def of(given: Mapping[str, Any]) -> Settings:
         """The options as they are given by name, those that are None filled by the recipe.
 
         Raises:
-            ValueError: a value out of range, or an option that would do nothing.
+            ValueError: a word that does not exist, a value out of range or of another type, or an option that would do
+                nothing.
         """
-        reading, _, more = recipe.partition("+")
+        _check_type("recipe", given["recipe"])
+        reading, _, more = given["recipe"].partition("+")
         says = RECIPES[reading] | DEFAULTS | {"kd_weight": 1.0 if more else 0.0}
-        full = {name: says[name] if value is None else value for name, value in given.items()}
+        full = {name: says.get(name) if value is None else value for name, value in given.items()}
+        for name, value in full.items():
+            _check_type(name, value)
         weights = {name: Schedule.of(f"{name}_weight", full[f"{name}_weight"]) for name in (*PARTS, *TERMS)}
         found = Settings(
             connection=Connection(full["uem_input"], full["tau"], full["parts"], full["cac"], full["topk"]),
@@ -83,21 +104,42 @@ class Settings:
         return found
 
     def _check(self, given: Mapping[str, Any]) -> None:
-        """Refuse options that would be ignored, weights that leave nothing, and edges that cannot differ."""
+        """Refuse options that would be ignored, and settings that leave nothing to compare."""
         w = self.weights
         check_some({"graph_weight": w["graph"], "dfd_weight": w["dfd"]})
         if not w["graph"].never:
             check_some({f"{part}_weight": w[part] for part in PARTS})
         ignored = (
             ("tau", self.connection.given == "softmax", "method.uem_input is softmax"),
+            *((name, not w["graph"].never, "method.graph_weight is above 0") for name in OF_GRAPH),
             ("edge_embedding", not w["edge"].never, "method.edge_weight is above 0"),
+            *((name, not w["dfd"].never, "method.dfd_weight is above 0") for name in OF_DFD),
             ("temperature", not w["kd"].never, "method.kd_weight is above 0"),
         )
         for name, used, when in ignored:
             if given[name] is not None and not used:
                 raise ValueError(f"method.{name} is {given[name]}; it must be left out unless {when}")
-        if not (w["edge"].never or self.own or self.vectors):
+        if self.classes == 1 and not w["dfd"].never:
+            raise ValueError(
+                "method.classes is 1 and method.dfd_weight above 0, and rows of one class have no others to lie apart from; "
+                "set method.classes to 2 or more, or method.dfd_weight=0"
+            )
+        if not (w["graph"].never or w["edge"].never or self.own or self.vectors):
             raise ValueError(
                 "method.edge_weight is above 0, and both networks share a graph whose edges are the same for both; "
                 "set method.edge_embedding=vector, method.graph=own or method.edge_weight=0"
             )
+
+
+def _check_type(name: str, value: Any) -> None:
+    """Refuse a word that an option does not have, and a value of another type, also where no command line has."""
+    if name in WORDS:
+        fits, wanted = isinstance(value, str) and value in WORDS[name], f"one of {', '.join(WORDS[name])}"
+    elif name in WHOLE:
+        fits, wanted = isinstance(value, Integral) and not isinstance(value, bool), "a whole number"
+    elif name in NUMBERS:
+        fits, wanted = isinstance(value, Real) and not isinstance(value, bool), "a finite number"
+    else:
+        fits, wanted = name != "whiten" or isinstance(value, bool), "true or false"
+    if not fits:
+        raise ValueError(f"method.{name} is {value!r}; it must be {wanted}")
