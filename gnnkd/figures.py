@@ -93,6 +93,13 @@ def _pair(said: argparse.Namespace) -> tuple[Finished, Finished]:
     return student, finished.read(Path(said.runs[1])) if len(said.runs) == 2 else finished.teacher_of(student)
 
 
+def _check_split(student: Finished, teacher: Finished) -> None:
+    if not teacher.config:
+        raise UserError(f"{teacher.folder} holds no config.json; give the folder of a run")
+    if student.config.get("fingerprint") != teacher.config.get("fingerprint"):
+        raise UserError(f"{teacher.folder} is of another split than {student.folder}; give the student's own teacher")
+
+
 def correlation_picture(said: argparse.Namespace, device: str) -> Figure:
     """The map of a student and its teacher.
 
@@ -103,8 +110,7 @@ def correlation_picture(said: argparse.Namespace, device: str) -> Figure:
 
     student, teacher = _pair(said)
     tasks = [run.task(said.dataset, said.data_root) for run in (student, teacher)]
-    if tasks[0].fingerprint != tasks[1].fingerprint:
-        raise UserError(f"{teacher.folder} is of another split than {student.folder}; give the student's own teacher")
+    _check_split(student, teacher)
     logits = [_outputs(run, task, device, said.images)[1] for run, task in zip((student, teacher), tasks, strict=True)]
     difference = drawings.correlation(logits[0]) - drawings.correlation(logits[1])
     title = f"{_name(student.config)}\n{_where(tasks[0])}, {len(logits[0]):,} test images"
@@ -115,7 +121,7 @@ def graph_picture(said: argparse.Namespace, device: str) -> Figure:
     """The graph between the images of a batch, at the end of a training by GK-DFD.
 
     Raises:
-        UserError: more than two runs, one that is not there, or one of another method.
+        UserError: more than two runs, one that is not there, one of another method, or not the student's own teacher.
     """
     from gnnkd.images import relations
 
@@ -140,6 +146,7 @@ def _views(said: argparse.Namespace, device: str) -> tuple[Views, ImageTask, str
 
     student, teacher = _pair(said)
     task = student.task(said.dataset, said.data_root)
+    _check_split(student, teacher)
     views = revisited.views(student, teacher, task.to(device))
     what = f"{len(views.pixels)} training images, a batch of epoch {views.epoch + 1}"
     return views, task, f"{_name(student.config)}\n{_where(task)}, {what}"

@@ -4,9 +4,11 @@
     python scripts/ablation_table.py runs/ablation --dataset cifar100 --against kd kd@balanced
 
 Runs are those of scripts/ablate_gkdfd.sh: 18 cells, `gkdfd@<metric>-<classes>-<terms>`. The first table has a line for
-each cell, with differences from other students paired by seed. The second has what a choice gains over another: seed
-by seed the mean over all cells that differ in nothing else. Spread is the standard deviation over seeds with ddof 1,
-p Wilcoxon's exact signed-rank test, two-sided (zero differences dropped), uncorrected.
+each cell, with differences from other students paired by seed; its columns `spread` and `between` are the student's
+`gkdfd/spread_student` (0 if it collapsed) and `gkdfd/between_student` (1 then) of the last epoch, mean over seeds. The
+second table has what a choice gains over another: seed by seed the mean over all cells that differ in nothing else.
+Spread of accuracies and of gains is the standard deviation over seeds with ddof 1, p Wilcoxon's exact signed-rank test,
+two-sided (zero differences dropped), uncorrected.
 """
 
 from __future__ import annotations
@@ -34,6 +36,8 @@ CONTRASTS = {
 }
 """Which choices are compared, the second one taken from the first."""
 SCORES = {"last": "test_acc_last", "best": "test_acc"}
+COLLAPSE = {"spread": "gkdfd/spread_student", "between": "gkdfd/between_student"}
+"""Columns that tell a collapse, and what they are called in the history of a run."""
 Cell = tuple[str, ...]
 
 
@@ -50,7 +54,14 @@ def lines(student: Path, rivals: list[str], which: str) -> Iterator[list[str]]:
     for cell, seeds in shown.items():
         accuracies = [spread([run[key] for run in seeds.values() if run[key] is not None]) for key in SCORES.values()]
         gains = [gain for rival in rivals for gain in _gain(seeds, others[rival], which, itself=cell[0] == rival)]
-        yield [*cell, *accuracies, str(len(seeds)), *gains]
+        yield [*cell, *accuracies, str(len(seeds)), *gains, *(_at_the_end(seeds, name) for name in COLLAPSE.values())]
+
+
+def _at_the_end(seeds: Seeds, name: str) -> str:
+    """A measure in the last epoch, mean over the seeds that have it."""
+    last = [run["history"][-1] for run in seeds.values() if run["history"]]
+    found = [epoch[name] for epoch in last if name in epoch]
+    return f"{statistics.fmean(found):.3f}" if found else ""
 
 
 def _gain(seeds: Seeds, other: Seeds, which: str, *, itself: bool) -> list[str]:
@@ -99,7 +110,7 @@ def main() -> None:
         print(f"\n### {dataset}, {teacher} -> {student.name}\n")
         gains = [head for rival in args.against for head in (f"{args.score} - {rival}'s, points", "p", "n")]
         rows = list(lines(student, args.against, args.score))
-        print(table([*CHOICES, *(f"{which} %" for which in SCORES), "seeds", *gains], rows))
+        print(table([*CHOICES, *(f"{which} %" for which in SCORES), "seeds", *gains, *COLLAPSE], rows))
         print(f"\n#### One choice against another, {args.score}, mean over the cells that differ in it alone\n")
         head = ["choice", "difference", "cells", "points", "p", "wins/ties/losses", "n"]
         print(table(head, list(effects(student, args.score))))

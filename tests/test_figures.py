@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -173,6 +174,24 @@ def test_other_methods_have_no_such_picture(runs, capsys, kind) -> None:
     assert "is of kd; this picture is of a student that gkdfd has taught" in refused(capsys, kind, str(runs / STUDENT))
     assert "is no student's run" in refused(capsys, kind, str(runs / TEACHER))
     assert f"{kind} has no use for it" in refused(capsys, kind, str(runs / STUDENT), "--images", "5")
+
+
+@pytest.mark.parametrize("kind", ["graph", "discriminative"])
+def test_no_such_picture_with_another_teacher(by_gkdfd, runs, capsys, tmp_path, kind) -> None:
+    wrong = refused(capsys, kind, str(by_gkdfd), str(by_gkdfd), "--device", "cpu")
+    assert f"{by_gkdfd} is not the teacher of {by_gkdfd}" in wrong
+    for what, there, words in (
+        ("lr", ('"lr": 0.05', '"lr": 0.06'), "is not the teacher of .*teacher.lr is 0.06 there and 0.05 here"),
+        ("split", ('"fingerprint": "', '"fingerprint": "0'), "is of another split than"),
+    ):
+        other = tmp_path / what
+        shutil.copytree(runs / TEACHER, other)
+        config = (other / "config.json").read_text()
+        assert there[0] in config
+        (other / "config.json").write_text(config.replace(*there))
+        assert re.search(words, refused(capsys, kind, str(by_gkdfd), str(other), "--device", "cpu"))
+    (other / "config.json").unlink()
+    assert "holds no config.json" in refused(capsys, kind, str(by_gkdfd), str(other), "--device", "cpu")
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:

@@ -169,7 +169,8 @@ def test_an_ablation_gives_back_what_each_choice_is_worth(script, branch, monkey
     assert len(cells) == 2 + 18
     assert cells["supervised", "", ""][3:6] == [""] * 3
     assert cells["kd", "", ""][3:6] == ["+1.00 +- 0.00", "0.125", "4"]
-    assert cells["both", "cac", "both"][3:] == ["+4.50 +- 0.00", "0.125", "4", "+3.50 +- 0.00", "0.125", "4"]
+    assert cells["both", "cac", "both"][3:9] == ["+4.50 +- 0.00", "0.125", "4", "+3.50 +- 0.00", "0.125", "4"]
+    assert {tuple(row[9:]) for row in cells.values()} == {("", "")}, "no run has them in its history"
     effects = {row[1]: row[2:] for row in rows[22:]}
     found = {name: (cells_, float(points.split()[0])) for name, (cells_, points, *_) in effects.items()}
     assert found == {
@@ -185,6 +186,19 @@ def test_an_unfinished_ablation_shows_what_is_there(script, tmp_path, branch, mo
     write(branch / "cnn_small" / "gkdfd@both-nocac-both", {1: 0.7, 2: 0.7})
     rows = shown(script("ablation_table"), monkeypatch, capsys, str(tmp_path))
     assert rows[3][:3] == ["both", "cac", "both"]
-    assert rows[3][-1] == "1", "one seed is KD's, too"
+    assert rows[3][-3] == "1", "one seed is KD's, too"
     (effect,) = rows[6:]
     assert effect[:4] == ["class-aware", "cac - nocac", "1", "+20.00"]
+
+
+def test_signs_of_a_collapse_are_those_of_the_last_epoch(script, branch, monkeypatch, capsys) -> None:
+    ablation(branch)
+    cell = branch / "cnn_small" / "gkdfd@both-cac-both"
+    for seed, (spread, between) in enumerate(((0.1, -0.2), (0.3, 0.6))):  # the other two seeds have none
+        epochs = ({"gkdfd/spread_student": s, "gkdfd/between_student": b} for s, b in ((9, 9), (spread, between)))
+        (cell / f"seed{seed}" / "metrics.jsonl").write_text("".join(json.dumps(epoch) + "\n" for epoch in epochs))
+    rows = shown(script("ablation_table"), monkeypatch, capsys, str(branch.parents[2]))
+    assert rows[0][-2:] == ["spread", "between"]
+    found = {tuple(row[:3]): row[-2:] for row in rows[1:21]}
+    assert found.pop(("both", "cac", "both")) == ["0.200", "0.200"]
+    assert {tuple(cells) for cells in found.values()} == {("", "")}

@@ -104,8 +104,8 @@ def no_network(file: Path, meta: Mapping[str, Any]) -> UserError:
     """What to say of a file that holds no network which can be used here."""
     if "method" in meta and "model" not in meta:
         return UserError(
-            f"{file} is the part of {meta.get('base') or meta['method']} that was trained beside a student, and no network; "
-            f"give the folder, {file.parent}"
+            f"{file} is the part of {meta.get('base') or meta['method']} that was trained beside a student, and no "
+            f"network; give the folder, {file.parent}"
         )
     return UserError(f"{file} was not written by this version of gnnkd")
 
@@ -137,6 +137,6 @@ def load(file: Path) -> ImagePredictor:
         UserError: no such file, or one that holds something else.
     """
     tensors, meta = checkpoint.load(file)
-    if meta.get("kind") != KIND and "model" in meta:
+    if meta.get("kind") != KIND:
         raise UserError(f"{file} holds no network of images")
     return restored(tensors, meta, file)

@@ -8,6 +8,8 @@ from typing import Any
 
 from gnnkd import distillers, options
 from gnnkd.data.image_task import PROTOCOLS
+from gnnkd.distillers.base import Distiller
+from gnnkd.distillers.gkdfd import Gkdfd
 from gnnkd.errors import UserError
 from gnnkd.halves import Groups
 from gnnkd.images import networks, presets, sizes, weights
@@ -60,6 +62,7 @@ def resolve(
     groups = _layered((low, *levels))
     of_teacher, teacher_train = _settings("teacher", teacher, size, groups["teacher"])
     of_student, student_train = _settings("student", student, size, groups["student"])
+    _check_drawn(method, base, said["method"])
     return ImageConfig(
         dataset=dataset,
         split=split,
@@ -73,7 +76,7 @@ def resolve(
         teacher_train=teacher_train,
         student=of_student,
         student_train=student_train,
-        options=_method(method, base, groups["method"]),
+        options=_method(method, base, groups["method"], student_train),
         given=_given(said, published=teacher_weights is not None),
         published=None if teacher_weights is None else _published(teacher_weights),
         best_on_test=best_on_test,
@@ -161,12 +164,35 @@ def _options_of(method: str, base: str | None) -> dict[str, options.Option]:
     return own if base is None else options.of(distillers.methods()[base]) | own | {"base": options.Option(str, "auto")}
 
 
-def _method(method: str, base: str | None, values: Mapping[str, Any]) -> dict[str, Any]:
+def _method(method: str, base: str | None, values: Mapping[str, Any], training: ImageTrainSettings) -> dict[str, Any]:
     """Options of the method and of its base, which is among them."""
     found = options.checked("method", values, _options_of(method, base))
     mine = {name: value for name, value in found.items() if name != "base"}
-    distillers.build(method, base=base or "auto", student_needs_graph=True, **mine)
+    _check_classes(distillers.build(method, base=base or "auto", student_needs_graph=True, **mine), training)
     return mine | ({"base": base} if base else {})
+
+
+def _check_drawn(method: str, base: str | None, said: Mapping[str, Any]) -> None:
+    """Refuse options of rows that are drawn from a whole graph."""
+    found = [name for name in Gkdfd.drawn if name in said]
+    if found and "gkdfd" in (method, base):
+        raise UserError(
+            f"method.{found[0]} is of nodes drawn from a whole graph; the classes of a batch of images are "
+            "student.batch_size / student.per_class, with student.per_class images of each: say student.per_class"
+        )
+
+
+def _check_classes(distiller: Distiller, training: ImageTrainSettings) -> None:
+    """Refuse batches of one class for a term that tells classes apart."""
+    inner = getattr(distiller, "base", distiller)
+    if not isinstance(inner, Gkdfd) or inner.settings.weights["dfd"].never or training.per_class is None:
+        return
+    if training.batch_size // training.per_class < 2:
+        raise UserError(
+            f"student.batch_size is {training.batch_size} and student.per_class {training.per_class}, so that a batch "
+            "has one class, and method.dfd_weight tells classes apart; set a smaller student.per_class, "
+            "student.per_class=null, a larger student.batch_size, or method.dfd_weight=0"
+        )
 
 
 def _presets(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any, final
 
 import torch
@@ -12,6 +13,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from gnnkd import distillers, options
+from gnnkd.claims import differences, said
 from gnnkd.data.augment import Augment
 from gnnkd.data.image_task import ImageTask
 from gnnkd.distillers.base import Distiller
@@ -59,9 +61,9 @@ def views(student: Finished, teacher: Finished, task: ImageTask) -> Views:
         task: the run's, on the device to compute on.
 
     Raises:
-        UserError: the run is of another method, or its part is not there.
+        UserError: the run is of another method, its part is not there or does not fit, or another teacher is given.
     """
-    _check(student)
+    _check(student, teacher)
     settings = _settings(student.config["student"])
     part, _ = checkpoint.load(Place(student.folder).method)
     last = read_result(Place(student.folder).result)["epochs"] - 1
@@ -74,18 +76,34 @@ def views(student: Finished, teacher: Finished, task: ImageTask) -> Views:
     method = _gkdfd(distiller)
     before = _seen(method, network, taught, batch, Step(0, settings.epochs))
     assert method.part is not None
-    method.part.load_state_dict(part)
+    _load(method.part, part, Place(student.folder).method)
     network.load_state_dict(_at_the_end(student).state_dict())
     return Views(pixels, last, before, _seen(method, network, taught, batch, Step(last, settings.epochs)))
 
 
-def _check(student: Finished) -> None:
+def _check(student: Finished, teacher: Finished) -> None:
     method, base = student.config.get("method", "no method"), student.config.get("base")
     if "gkdfd" not in (method, base):
         name = f"{method}({base})" if base else method
         raise UserError(f"{student.folder} is of {name}; this picture is of a student that gkdfd has taught")
     if not Place(student.folder).method.exists():
         raise UserError(f"{student.folder} holds no method.safetensors; run the student again with --overwrite")
+    wanted = student.config.get("teacher")
+    changed = differences(teacher.config, wanted) if isinstance(wanted, Mapping) else []
+    if changed:
+        raise UserError(
+            f"{teacher.folder} is not the teacher of {student.folder}: {said(changed)}; give the student's own, or "
+            "leave it out where it lies beside the student"
+        )
+
+
+def _load(part: torch.nn.Module, tensors: Mapping[str, Tensor], file: Path) -> None:
+    try:
+        part.load_state_dict(dict(tensors))
+    except RuntimeError:
+        raise UserError(
+            f"{file} does not fit the networks and options of its run; run the student again with --overwrite"
+        ) from None
 
 
 def _settings(said: Mapping[str, Any]) -> ImageTrainSettings:

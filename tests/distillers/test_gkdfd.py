@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gnnkd import distillers, nn
 from gnnkd.data.augment import generator
@@ -34,6 +36,7 @@ from gnnkd.distillers.gkdfd.discriminative import (
 )
 from gnnkd.distillers.gkdfd.embedding import EDGE, Embedded, Embedding
 from gnnkd.distillers.gkdfd.graph_loss import graph_loss
+from gnnkd.distillers.gkdfd.settings import Settings
 from gnnkd.distillers.losses import soft_kl
 from gnnkd.errors import UserError
 from gnnkd.graph.structure import Graph
@@ -98,9 +101,10 @@ def _scene(
     """Features and logits that lean to the classes, in float32."""
     y = BATCHES["balanced"] if y is None else y
     n, rng = y.numel(), torch.Generator().manual_seed(0)
-    method = Gkdfd(**({"dim": 12, "k1": 3, "k2": 9} | options))
-    if options.get("recipe", "paper").startswith("prototype") and "k2" not in options:
-        method = Gkdfd(**({"dim": 12, "k1": 3} | options))
+    small: dict[str, Any] = {"dim": 12} if options.get("dfd_weight") == 0 else {"dim": 12, "k1": 3}
+    if "k1" in small and not options.get("recipe", "paper").startswith("prototype"):
+        small["k2"] = 9
+    method = Gkdfd(**(small | options))
     means = torch.randn(C, 9, generator=rng)
     student = Output(
         torch.randn(n, C, generator=rng).requires_grad_(),
@@ -326,9 +330,11 @@ def test_relations_follow_their_options() -> None:
     close(_adjacency(cac=0.0), (both * same).relu())
     close(_adjacency(tau=1e6), factor)
     assert _adjacency(tau=0.5)[~same].sum() < _adjacency()[~same].sum()
-    assert torch.equal(
-        (_adjacency(uem_input="logits") > 0) & ~torch.eye(len(y), dtype=torch.bool) & ~same, ~same & same
-    )
+    raw = (1 + F.cosine_similarity(teacher[:, None], teacher, dim=2)) / 2 + (-torch.cdist(teacher, teacher)).exp() - 1
+    found = _adjacency(uem_input="logits")
+    close(found, (raw * factor).relu())
+    assert not (found[~same] > 0).any(), "rows of two classes are far apart"
+    assert (found[same & ~torch.eye(len(y), dtype=torch.bool)] > 0).any()
     unit = F.normalize(teacher, dim=1)
     wanted = (1 + unit @ unit.t()) / 2 + (-torch.cdist(unit, unit)).exp() - 1
     close(_adjacency(uem_input="l2"), (wanted * factor).relu())
@@ -354,6 +360,54 @@ def test_convolutions_are_those_of_the_networks_of_graphs(conv: str, kind: type)
     assert set(scene.gradients("graph")) >= {"student.conv.bias" if conv != "sage" else "student.conv.lin_l.bias"}
     if conv == "tag":
         assert len(scene.part.student.conv.lins) == 2, "one step"
+
+
+@pytest.mark.parametrize("topk", [0, 3])
+@pytest.mark.parametrize("conv", ["tag", "gcn", "sage"])
+def test_convolutions_are_dense_products_with_the_weights_of_the_edges(conv: str, topk: int) -> None:
+    scene = _scene(conv=conv, topk=topk)
+    relations = scene.method.settings.connection.among(scene.teacher.logits, scene.batch.y)
+    side, features = scene.part.student, scene.student.pooled
+    assert features is not None
+    for vector in (p for p in side.parameters() if p.dim() == 1):
+        torch.nn.init.normal_(vector)  # biases are 0 at first
+    a, p = relations.adjacency, dict(side.conv.named_parameters())
+    assert len(a[a > 0].unique()) > 10, "weights differ"
+    assert topk == 0 or (a == 0).any()
+    h = F.normalize(features @ side.node.weight.t() + side.node.bias, dim=1)
+    degree = a.sum(1)
+    both_ways, mean = a / (degree[:, None] * degree).sqrt() @ h, a / degree[:, None] @ h
+    g = {
+        "tag": lambda: h @ p["lins.0.weight"].t() + both_ways @ p["lins.1.weight"].t() + p["bias"],
+        "gcn": lambda: both_ways @ p["lin.weight"].t() + p["bias"],
+        "sage": lambda: mean @ p["lin_l.weight"].t() + p["lin_l.bias"] + h @ p["lin_r.weight"].t(),
+    }[conv]()
+    torch.testing.assert_close(side(features, relations).graph, F.normalize(g, dim=1), atol=1e-5, rtol=1e-4)
+
+
+class _Waits(TorchDispatchMode):
+    """Notes operations for which a device would have to be waited."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = str(func)
+        if any(word in name for word in ("nonzero", "_local_scalar_dense", "unique", "masked_select")):
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("recipe", ["paper", "prototype"])
+@pytest.mark.parametrize("conv", ["tag", "gcn", "sage"])
+def test_a_step_waits_for_no_device(conv: str, recipe: str) -> None:
+    """But for decompositions, which do so within."""
+    scene = _scene(conv=conv, recipe=recipe)
+    scene.terms()  # the places of a complete graph are made once
+    with _Waits() as waits:
+        torch.stack(list(scene.terms().values())).sum().backward()
+    assert waits.found == []
 
 
 def test_classes_are_those_of_the_labels_or_the_predicted_ones() -> None:
@@ -478,12 +532,71 @@ def test_presets_are_the_two_readings() -> None:
         ({"recipe": "prototype", "graph": "shared"}, "share a graph"),
         ({"graph_weight": 0.0, "dfd_weight": 0.0}, "method.graph_weight and method.dfd_weight are 0"),
         ({"global_weight": 0.0}, "method.readout_weight are 0"),
+        *(
+            ({"dfd_weight": 0.0, name: value}, f"method.{name} is {value}; .* unless method.dfd_weight is above 0")
+            for name, value in {"k1": 7, "k2": 56, "mode": "align", "whiten": False, "pca_ratio": 2.0}.items()
+        ),
+        *(
+            (
+                {"graph_weight": 0.0, f"{name}_weight": 1.0},
+                f"method.{name}_weight .* unless method.graph_weight is above 0",
+            )
+            for name in ("node", "edge", "global", "readout")
+        ),
+        (
+            {"graph_weight": 0.0, "edge_embedding": "vector"},
+            "method.edge_embedding is vector; .* unless method.graph_weight",
+        ),
+        ({"classes": 1}, "method.classes is 1 and method.dfd_weight above 0, .*; set method.classes to 2 or more"),
     ],
     ids=str,
 )
 def test_what_would_do_nothing_is_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
         distillers.build("gkdfd", **options)
+
+
+def test_a_term_that_is_off_leaves_its_options_alone() -> None:
+    for recipe in ("paper", "prototype"):
+        for off in ({"dfd_weight": 0.0}, {"graph_weight": 0.0}, {"dfd_weight": ((0, 0.0), (5, 0.0))}):
+            distillers.build("gkdfd", recipe=recipe, **off)
+    distillers.build("gkdfd", classes=1, dfd_weight=0.0)
+    distillers.build("gkdfd", dfd_weight=((0, 0.0), (5, 1.0)), k1=3)
+    distillers.build("gkdfd", recipe="prototype", graph="shared", graph_weight=0.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("recipe", "papper", "'papper'; it must be one of paper, prototype, paper"),
+        ("recipe", "paper+dk", "it must be one of"),
+        ("recipe", None, "it must be one of paper"),
+        ("mode", "alignment", "'alignment'; it must be one of align, contrast"),
+        ("labels", "predicted", "true, pred"),
+        ("graph", "mine", "shared, own"),
+        ("teacher_head", "freeze", "ce, fixed, joint"),
+        ("uem_input", "logit", "softmax, logits, l2"),
+        ("uem_input", ["l2"], "softmax, logits, l2"),
+        ("parts", "all", "both, cosine, euclidean"),
+        ("conv", "gat", "tag, gcn, sage"),
+        ("edge_embedding", "vectors", "scalar, vector"),
+        *((name, 2.5, "2.5; it must be a whole number") for name in ("topk", "dim", "k1", "k2", "classes", "samples")),
+        ("k1", "7", "'7'; it must be a whole number"),
+        ("topk", None, "it must be a whole number"),
+        ("dim", True, "it must be a whole number"),
+        ("tau", "4", "'4'; it must be a finite number"),
+        ("cac", None, "it must be a finite number"),
+        ("whiten", "yes", "'yes'; it must be true or false"),
+        ("graph_weight", None, "it must be a number, or pairs"),
+        ("kd_weight", [0, 1.0], "it must be a number, or pairs"),
+    ],
+)
+def test_the_library_says_what_an_option_allows(name: str, value: Any, words: str) -> None:
+    """By `Settings`, as calls of the constructor are checked in tests before they reach it."""
+    defaults = {option: p.default for option, p in distillers.options("gkdfd").items()}
+    assert Settings.of(defaults) == Gkdfd().settings
+    with pytest.raises(ValueError, match=rf"method\.{name} is .*{re.escape(words)}"):
+        Settings.of(defaults | {name: value})
 
 
 # -- who learns from what ----------------------------------------------------------------------------------------

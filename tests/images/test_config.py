@@ -273,6 +273,20 @@ def test_gkdfd_has_balanced_batches_unless_it_is_told_otherwise() -> None:
         assert (config.teacher_train.per_class, config.student_train.per_class) == (None, 8)
 
 
+@pytest.mark.parametrize("method", ["gkdfd", "dot(gkdfd)"])
+def test_gkdfd_on_batches_that_leave_nothing_to_discriminate(method: str) -> None:
+    argv = ("--dataset", "digits-images", "--method", method, "--set")
+    with pytest.raises(UserError, match=r"batch_size is 8 and student\.per_class 8.* one class.*method\.dfd_weight=0"):
+        _config(*argv, "student.batch_size=8")
+    with pytest.raises(UserError, match="a batch has one class"):
+        _config(*argv, "train.per_class=64", "train.batch_size=64")
+    for way in ("student.per_class=4", "student.per_class=null", "student.batch_size=16", "method.dfd_weight=0"):
+        _config(*argv, "student.batch_size=8", way)
+    for name in ("classes", "samples"):
+        with pytest.raises(UserError, match=rf"method\.{name} is of nodes .*say student\.per_class"):
+            _config(*argv, f"method.{name}=4")
+
+
 @pytest.mark.parametrize("method", ["kd", "supervised"])
 def test_any_method_may_have_balanced_batches(method: str) -> None:
     config = _config("--dataset", "digits-images", "--method", method, "--set", "student.per_class=16")

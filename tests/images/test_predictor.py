@@ -14,7 +14,7 @@ from PIL import Image
 import gnnkd
 from gnnkd.data.image_task import ImageTask
 from gnnkd.errors import UserError
-from gnnkd.images import pictures
+from gnnkd.images import finished, pictures
 from gnnkd.images.networks import built
 from gnnkd.images.predictor import ImagePredictor
 from gnnkd.nn import mlp
@@ -160,6 +160,18 @@ def test_a_file_that_says_something_else(tmp_path: Path) -> None:
     checkpoint.save(file, tensors, meta | {"format": 0})
     with pytest.raises(UserError, match="was not written by this version"):
         gnnkd.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "meta", [{"method": "gkdfd", "base": None}, {"method": "dot", "base": "gkdfd"}], ids=lambda meta: meta["method"]
+)
+def test_the_part_of_a_method_is_no_network(tmp_path: Path, meta: dict[str, str | None]) -> None:
+    file = tmp_path / "method.safetensors"
+    checkpoint.save(file, {"a": torch.zeros(2)}, meta)
+    for read in (gnnkd.load, finished.read):
+        with pytest.raises(UserError, match=r"the part of gkdfd .* no network; give the folder") as found:
+            read(file)
+        assert str(found.value).endswith(str(tmp_path))
 
 
 def test_an_image_network_needs_no_module_of_the_users(tmp_path: Path) -> None:

@@ -130,6 +130,12 @@ def test_another_method_and_a_missing_part_are_said(
     shutil.copytree(place, other)
     student = finished.read(place)
     teacher, task = finished.teacher_of(student), student.task(str(folder), None)
+    tensors, meta = checkpoint.load(other / "method.safetensors")
+    checkpoint.save(other / "method.safetensors", {name: t[:1] for name, t in tensors.items()}, meta)
+    with pytest.raises(UserError, match=r"method\.safetensors does not fit the networks and options of its run"):
+        revisited.views(finished.read(other), teacher, task)
+    with pytest.raises(UserError, match="is not the teacher of"):
+        revisited.views(student, student, task)
     (other / "method.safetensors").unlink()
     with pytest.raises(UserError, match=r"holds no method\.safetensors; run the student again"):
         revisited.views(finished.read(other), teacher, task)

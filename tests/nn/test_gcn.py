@@ -51,6 +51,26 @@ def test_outputs_and_gradients_are_pygs(kind: str, weighted: bool, width: int, b
     assert torch.allclose(sparse, want, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["directed", "loops", "duplicates", "none"])
+def test_without_added_loops_it_is_pygs_too(kind: str) -> None:
+    from torch_geometric.nn import GCNConv as Theirs
+
+    edge_index, x = edges(kind), torch.randn(N, D)
+    weight = torch.rand(edge_index.shape[1]) + 0.1
+    ours, theirs = GCNConv(D, 4, add_self_loops=False), Theirs(D, 4, add_self_loops=False)
+    ours.load_state_dict(theirs.state_dict())
+    assert torch.allclose(ours(x, edge_index, weight), theirs(x, edge_index, weight), atol=1e-5)
+
+
+def test_a_graph_with_all_loops_needs_none_added() -> None:
+    nodes = torch.arange(N)
+    edge_index = torch.cat([edges("directed"), torch.stack([nodes, nodes])], 1)
+    graph, x = Graph.from_edge_index(edge_index, N, torch.rand(edge_index.shape[1]) + 0.1), torch.randn(N, D)
+    some, none = GCNConv(D, 4), GCNConv(D, 4, add_self_loops=False)
+    none.load_state_dict(some.state_dict())
+    torch.testing.assert_close(none(x, graph), some(x, graph))
+
+
 def test_state_dicts_load_both_ways() -> None:
     from torch_geometric.nn import GCNConv as Theirs
 

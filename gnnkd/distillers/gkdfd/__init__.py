@@ -35,8 +35,8 @@ Departures:
 * p is a softmax at T 4 in `paper`, where the source takes the logits as they are (`uem_input` logits): with logits of a
   trained network no two rows are near, and the graph is its diagonal;
 * theta is k1 / k2 by the neighbours that a row really has, so that its weights sum to 0 in every batch;
-* the earlier source takes its directions from `X^T (diag(W 1) - W) X`; ours are of the symmetrised L in both recipes,
-  which has the same directions where w is symmetric;
+* the earlier state takes its directions from `X^T (diag(w 1) - w) X`; ours are those of the symmetrised L in both
+  recipes, which are the same where w is symmetric;
 * a batch of one class has L_D = 0; eigenvectors of what is not finite are the coordinates, and the loss tells;
 * convolutions run on the kernels of the networks of graphs, with no second implementation;
 * `prototype` reads all classes as the teacher's prediction with `labels` pred, also those that L_D aligns.
@@ -77,8 +77,8 @@ _SEED = "seed"
 class Gkdfd(Distiller):
     """`CE + graph_weight L_G + dfd_weight L_D + kd_weight KD`, and the cross-entropy of the teacher's probe.
 
-    Options that are None are filled by the recipe, and must be None where the term that reads them is always 0. A weight
-    is at least 0, or pairs [epoch, weight].
+    Options that are None are filled by the recipe, and must be None where the term that reads them is always 0.
+    A weight is at least 0, or pairs [epoch, weight].
 
     Args:
         recipe: "paper" or "prototype", the two readings of the source; with "+kd" `kd_weight` is 1.
@@ -96,13 +96,13 @@ class Gkdfd(Distiller):
         edge_weight: of the edges in L_G.
         global_weight: of G in L_G; None is 1.
         readout_weight: of the mean of G in L_G; None is 0.
-        edge_embedding: an edge is its weight ("scalar", None) or a "vector"; with teacher_head ce or fixed the teacher's
-            vectors are a fixed random map of its h.
+        edge_embedding: an edge is its weight ("scalar", None) or a "vector"; with teacher_head ce or fixed the
+            teacher's vectors are a fixed random map of its h.
         graph_weight: of the term `graph`, L_G.
         dfd_weight: of the term `dfd`, L_D.
         mode: of L_D, "align" or "contrast".
         whiten: principal components with variance 1.
-        k1: neighbours of a row's class, at least 1; as many as there are where the batch has fewer; None is 7.
+        k1: neighbours of a row's class, at least 1, None is 7; as many as there are where the batch has fewer.
         k2: neighbours of other classes, at least 0; 0 takes all.
         pca_ratio: dim over the number of principal components, at least 1; None is 2.
         kd_weight: of the term `kd`, T^2 KL of the softmaxes of all rows.
@@ -113,13 +113,16 @@ class Gkdfd(Distiller):
         samples: rows of a class that a step looks at on a whole graph, at least 1.
 
     Raises:
-        ValueError: a word that does not exist, a value out of range or of another type, or an option that would do nothing.
+        ValueError: a word that does not exist, a value out of range or of another type, or an option that would do
+            nothing.
     """
 
     graphs: ClassVar[bool] = True
     images: ClassVar[bool] = True
     keeps_part: ClassVar[bool] = True
     reads_maps = True
+    drawn: ClassVar[tuple[str, ...]] = ("classes", "samples")
+    """Options of rows that are drawn from a whole graph, which batches have no use for."""
 
     def __init__(
         self,

@@ -10,8 +10,8 @@ from torch import Tensor
 def balanced(y: Int[Tensor, " N"], classes: int, samples: int, generator: torch.Generator) -> Int[Tensor, " M"]:
     """Up to `samples` rows of each of up to `classes` classes, drawn without repetition, class by class.
 
-    Copies `y` to the CPU, and so waits for its device: on a whole graph once an epoch, where the classes of unlabelled rows
-    are a teacher's predictions, which may change.
+    Copies `y` to the CPU, and so waits for its device: once a step, which on a whole graph is once an epoch. No copy is
+    kept, as the classes of rows without a label are a teacher's predictions, and it may be learning.
 
     Args:
         y: class of each row; every number counts as a class.

@@ -30,7 +30,8 @@ RECIPES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 """By reading of the source. With `+kd`, `kd_weight` is 1; without it 0."""
 DEFAULTS: dict[str, Any] = {
-    "global_weight": 1.0, "readout_weight": 0.0, "edge_embedding": "scalar", "k1": 7, "pca_ratio": 2.0, "temperature": 4.0,
+    "global_weight": 1.0, "readout_weight": 0.0, "edge_embedding": "scalar", "k1": 7, "pca_ratio": 2.0,
+    "temperature": 4.0,
 }  # fmt: skip
 """Of options that are None because they must be left out where they would do nothing."""
 PARTS = ("node", "edge", "global", "readout")
@@ -82,7 +83,7 @@ class Settings:
         _check_type("recipe", given["recipe"])
         reading, _, more = given["recipe"].partition("+")
         says = RECIPES[reading] | DEFAULTS | {"kd_weight": 1.0 if more else 0.0}
-        full = {name: says.get(name) if value is None else value for name, value in given.items()}
+        full: dict[str, Any] = {name: says.get(name) if value is None else value for name, value in given.items()}
         for name, value in full.items():
             _check_type(name, value)
         weights = {name: Schedule.of(f"{name}_weight", full[f"{name}_weight"]) for name in (*PARTS, *TERMS)}
@@ -121,8 +122,8 @@ class Settings:
                 raise ValueError(f"method.{name} is {given[name]}; it must be left out unless {when}")
         if self.classes == 1 and not w["dfd"].never:
             raise ValueError(
-                "method.classes is 1 and method.dfd_weight above 0, and rows of one class have no others to lie apart from; "
-                "set method.classes to 2 or more, or method.dfd_weight=0"
+                "method.classes is 1 and method.dfd_weight above 0, and rows of one class have no others to lie apart "
+                "from; set method.classes to 2 or more, or method.dfd_weight=0"
             )
         if not (w["graph"].never or w["edge"].never or self.own or self.vectors):
             raise ValueError(
@@ -139,7 +140,15 @@ def _check_type(name: str, value: Any) -> None:
         fits, wanted = isinstance(value, Integral) and not isinstance(value, bool), "a whole number"
     elif name in NUMBERS:
         fits, wanted = isinstance(value, Real) and not isinstance(value, bool), "a finite number"
+    elif name.endswith("_weight"):
+        fits, wanted = _is_weight(value), "a number, or pairs [epoch, weight]"
     else:
         fits, wanted = name != "whiten" or isinstance(value, bool), "true or false"
     if not fits:
         raise ValueError(f"method.{name} is {value!r}; it must be {wanted}")
+
+
+def _is_weight(value: Any) -> bool:
+    if not isinstance(value, list | tuple):
+        return isinstance(value, int | float)
+    return all(isinstance(x, int | float) for pair in value for x in (pair if isinstance(pair, list | tuple) else [""]))
