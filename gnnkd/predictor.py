@@ -158,15 +158,14 @@ def load(folder: Path | str, *, network: torch.nn.Module | None = None) -> Predi
     """The network saved in `folder` (or the file itself), of a graph or of images; executes no code.
 
     Args:
-        folder: where it is.
+        folder: where it is; of a run of several networks, node 0's is read.
         network: for a module of yours, one made as the saved one was; it is copied, and given the saved weights.
 
     Raises:
         UserError: no such file, one that gnnkd did not write, or a module that is missing or of other weights.
     """
     _check_made(network)
-    file = Path(folder)
-    file = file / "model.safetensors" if file.is_dir() else file
+    file = network_in(Path(folder))
     tensors, meta = checkpoint.load(file)
     if meta.get("kind") == images.KIND:
         if network is not None:
@@ -194,6 +193,14 @@ def load(folder: Path | str, *, network: torch.nn.Module | None = None) -> Predi
             if network is None
             else f"{file} holds other weights than network= has; make the module as the saved {meta['model']} was"
         ) from None
+
+
+def network_in(path: Path) -> Path:
+    """The file of a run's network in its folder, in that of a graph of networks node 0's; a file is itself."""
+    if not path.is_dir():
+        return path
+    file, first = path / "model.safetensors", path / "node0.safetensors"
+    return first if first.is_file() and not file.is_file() else file
 
 
 def _check_made(network: object) -> None:

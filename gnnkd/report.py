@@ -55,7 +55,9 @@ def rows(folder: Path) -> list[Row]:
 
 
 def _name(place: Path, result: Result) -> str:
-    """A graph of networks has a name of its own, which may be a method's."""
+    """A graph of networks has a name of its own, which may be a method's; what a search trains again has more rows."""
+    if result["config"].get("retrain"):
+        return f"search {place.parent.name}: {place.name} (train+val)"
     return f"together: {place.name}" if result["method"] == "together" else place.name
 
 

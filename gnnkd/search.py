@@ -1,14 +1,15 @@
 """A search for the graph of networks that teaches node 0 best: `python -m gnnkd.search --dataset digits --trials 50`.
 
 The same command again continues a search, also beside another process that is at work on it. `--retrain best` trains
-the graph it has found on training and validation rows, beside node 0's network alone and mutual learning.
+the graph it has found on training and validation rows, beside node 0's network alone and mutual learning: on the split
+of the search for all seeds.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -34,8 +35,8 @@ FLAGS = {
     "name": ("NAME", "of the search; one of the same name is continued (nodesN)"),
     "storage": ("URL", "a database, as sqlite:///search.db (a file in the search's folder)"),
     "retrain": ("WHICH", "then train again: best, or the number of a trial"),
-    "seed": ("K", "of the search: split, initialisation, the graphs drawn (0)"),
-    "seeds": ("N", "of --retrain: 0 to N-1; also 10-19 or 3,5,7 (5)"),
+    "seed": ("K", "of the search: split (of --retrain, too), initialisation, the graphs drawn (0)"),
+    "seeds": ("N", "of --retrain, for initialisation, order and dropout: 0 to N-1; also 10-19 or 3,5,7 (5)"),
     "data_root": ("DIR", "folder of the raw data ($GNNKD_DATA, or a cache folder of yours)"),
     "out": ("DIR", "folder of the results (runs)"),
     "device": ("NAME", "auto, cpu, cuda (auto)"),
@@ -95,7 +96,7 @@ class Asked:
         try:
             checked_tag(self.name)
         except UserError as mistake:
-            raise UserError(f"--name: {mistake}") from None
+            raise UserError(str(mistake).replace("tag ", "--name ", 1)) from None
         self.retrain: str | None = said.get("retrain")
         self.trials = said.get("trials", TRIALS if self.retrain is None else 0)
         self.timeout: int | None = said.get("timeout")
@@ -166,12 +167,7 @@ def run(asked: Asked) -> None:
     keep_freed_memory()
     first: Any = planned(asked.space.base, asked.seed).first
     dataset: Any = first.load(asked.data_root)
-
-    def task(seed: int) -> Task:
-        found: Task = first.task(dataset, seed).to(device)
-        return found
-
-    mine = task(asked.seed)
+    mine: Task = first.task(dataset, asked.seed).to(device)
     for note in first.notes(mine):
         asked.say(f"{mine.name}: {note}")
     search = study.Search(asked.space, mine, asked.out, asked.name, progress(quiet=asked.quiet), asked.say)
@@ -185,16 +181,14 @@ def run(asked: Asked) -> None:
         print(study_report.summary(search, found))
         asked.say(f"optuna-dashboard {asked.storage or study_storage.journal(search.folder)} shows it, too")
         if asked.retrain is not None:
-            _retrain(asked.retrain, search, found, task, asked.seeds)
+            _retrain(asked.retrain, search, found, asked.seeds)
 
 
-def _retrain(
-    which: str, search: Search, found: optuna.Study, task: Callable[[int], Task], seeds: Sequence[int]
-) -> None:
+def _retrain(which: str, search: Search, found: optuna.Study, seeds: Sequence[int]) -> None:
     from gnnkd.ktg import study_report, study_retrain
 
-    compared = study_retrain.compare(search, *study_retrain.chosen(search, found, which), task, seeds)
-    study_report.write(search, found, compared.lines())
+    compared = study_retrain.compare(search, *study_retrain.chosen(search, found, which), seeds)
+    study_report.write(search, found)
     for line in compared.lines():
         print(f"{search.task.name} {search.task.protocol}-{search.task.setting} {search.name}, {line}")
 

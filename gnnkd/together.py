@@ -85,6 +85,8 @@ class Asked:
         self.out, self.data_root = Path(said.get("out", "runs")), said.get("data_root")
         self.device = said.get("device", "auto")
         self.resume, self.overwrite, self.quiet, self.tensorboard = (bool(said.get(name)) for name in SWITCHES)
+        if self.resume and self.overwrite:
+            raise UserError("--resume continues what is there, and --overwrite begins anew; give one of them")
 
     def say(self, text: str) -> None:
         """Print what is no result."""

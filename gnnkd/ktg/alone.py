@@ -54,13 +54,18 @@ def settled(
     progress: Progress,
     *,
     tag: str | None = None,
+    apart: bool = False,
     resume: bool = False,
 ) -> Spec:
     """Train the nodes that are trained alone, or find them; the graph with their files as weights.
 
+    In its place each is what the stage `tea` leaves there, on graphs with generators beside it, so that a command that
+    learns from a teacher finds one.
+
     Args:
         root: `OUT/D/<protocol>-<setting>`; a network's place is `<model>/teacher/seed<k>` in it.
         tag: where the plain place is taken by another configuration, that is the place's.
+        apart: the place is the tagged one, whatever the plain one holds.
         resume: continue an interrupted training.
 
     Raises:
@@ -68,7 +73,8 @@ def settled(
     """
     nodes = list(plans.spec.nodes)
     for i in plans.spec.alone():
-        place = _place(plans.nodes[i], task, Branch(root / plans.model(i)), tag)
+        branch = Branch(root / plans.model(i))
+        place = branch.teacher(task.seed, tag) if apart else _place(plans.nodes[i], task, branch, tag)
         _train(plans.nodes[i], task, place, progress, resume=resume)
         nodes[i] = replace(nodes[i], weights=str(place.model))
     return replace(plans.spec, nodes=tuple(nodes))
@@ -76,8 +82,11 @@ def settled(
 
 def _place(plan: Plan, task: NodeTask | ImageTask, branch: Branch, tag: str | None) -> Place:
     untagged = branch.teacher(task.seed)
-    same = _is_there(untagged, described(plan, task)) or not untagged.config.exists()
-    return untagged if same or tag is None else branch.teacher(task.seed, tag)
+    if tag is None or not untagged.config.exists() or _is_there(untagged, described(plan, task)):
+        return untagged
+    # One that was interrupted there continues there, generators and all.
+    begun = not differences(read_json(untagged.config), _described(plan, task))
+    return untagged if begun else branch.teacher(task.seed, tag)
 
 
 def _is_there(place: Place, wanted: Mapping[str, Any]) -> bool:

@@ -78,14 +78,19 @@ def claim(
     return anew
 
 
-def described(plans: Plans, task: NodeTask | ImageTask, *, retrain: bool = False) -> dict[str, Any]:
-    """All that determines the result, as plain values."""
+def described(plans: Plans, task: NodeTask | ImageTask, *, split_seed: int | None = None) -> dict[str, Any]:
+    """All that determines the result, as plain values.
+
+    Args:
+        split_seed: of a training on training and validation rows together: the seed that has split them.
+    """
     spec = plans.spec
     first = _of_student(plans.first, task)
     found = {name: first[name] for name in _WHERE if name in first}
     found |= {"nodes": {str(i): _node(plans, i, task) for i in range(len(spec.nodes))}}
     edges = {f"{i}<-{j}": {"gate": name} | plans.described(i, j) for i, j, name in spec.links()}
-    return found | {"method": METHOD, "edges": options.plain(edges)} | ({"retrain": True} if retrain else {})
+    again = {} if split_seed is None else {"retrain": True, "split_seed": split_seed}
+    return found | {"method": METHOD, "edges": options.plain(edges)} | again
 
 
 def _of_student(plan: Plan, task: Any) -> dict[str, Any]:

@@ -25,7 +25,9 @@ from gnnkd.train.together.node import SHARED
 
 Plan: TypeAlias = Config | ImageConfig
 PLAIN = "supervised"
-WORDS = {"teacher model": "model", "student model": "model", "student.": "", "teacher.": "", "method.": ""}
+WORDS = {"teacher model": "model", "student model": "model"} | dict.fromkeys(
+    ("student.", "teacher.", "method.", "student: ", "teacher: "), ""
+)
 """Of runs of one teacher and one student, and what they are called in a graph."""
 
 
@@ -110,12 +112,16 @@ def planned(spec: Spec, seed: int) -> Plans:
     for i in range(len(spec.nodes)):
         with _at(f"node {i}"):
             nodes.append(_node(spec, i, weights.get(i), nodes[0].student_train if nodes else None))
-    edges = {}
-    for i, j, _ in spec.links():
+    edges: dict[tuple[int, int], Plan] = {}
+    links = [(i, j) for i, j, _ in spec.links()]
+    # What a cut edge says is read, too: its gate may be open tomorrow.
+    for i, j in dict.fromkeys([*links, *spec.edges]):
         said = spec.edges.get((i, j), EdgeSpec())
         with _at(f"edge {i}<-{j}"):
             if i != j and (said.method or spec.loss) != KL:
-                edges[i, j] = _edge(spec, i, j, said)
+                found = _edge(spec, i, j, said)
+                if (i, j) in links:
+                    edges[i, j] = found
             elif i != j:
                 _check_kl(said)
     return Plans(spec, tuple(nodes), edges, weights)
@@ -174,10 +180,11 @@ def _node(spec: Spec, i: int, weights: Weights | None, first: TrainSettings | Im
 
 
 def _low(spec: Spec) -> dict[str, Any]:
-    """Settings of training that a method of an edge asks for, as GK-DFD for batches of few classes."""
+    """Settings of training that a method of an open edge asks for, as GK-DFD for batches of few classes."""
     found: dict[str, Any] = {}
-    for edge in spec.edges.values():
-        found |= presets.OF_METHODS.get(edge.method or spec.loss, {})
+    for i, j, _ in spec.links():
+        if i != j:
+            found |= presets.OF_METHODS.get(spec.edges.get((i, j), EdgeSpec()).method or spec.loss, {})
     return found if halves.about_images(spec.dataset, spec.nodes[0].model) else {}
 
 

@@ -28,7 +28,7 @@ from gnnkd.errors import UserError
 from gnnkd.ktg import written
 from gnnkd.ktg.written import KL
 
-CUTOFF = "cutoff"
+CUTOFF, POSITIVE = "cutoff", "positive"
 _EDGE = re.compile(r"\s*(\d+)\s*<-\s*(\d+)\s*")
 
 
@@ -213,27 +213,38 @@ class Spec:
         for i in range(len(self.nodes)):
             yield from ((i, j, self.gates[i][j]) for j in self.open(i))
 
-    def lack(self) -> str | None:
-        """Why node 0 can learn nothing, in words; None if it can."""
+    def lack(self, *, once: bool = False) -> str | None:
+        """Why node 0 can learn nothing, in words; None if it can.
+
+        Args:
+            once: in a training of one epoch, in which a gate that opens line by line stays shut.
+        """
         start = f"node 0 ({self.nodes[0].model}) is the one that counts, and it can learn nothing"
         if self.nodes[0].frozen:
             return f"{start}: it is frozen; freeze other nodes only"
         if not self.open(0):
             return f"{start}: row 0 of the gates is all cutoff; open one of them"
-        if not self._informed():
+        if not self._passing(0, once):
+            return f"{start}: row 0 of the gates has none that opens in a training of one epoch; train longer"
+        if not self._informed(once):
             return (
                 f"{start}: no label and no pre-trained network reaches it through the gates; open one of the diagonal"
             )
         return None
 
-    def _informed(self) -> bool:
+    def _passing(self, node: int, once: bool) -> list[int]:
+        """The sources that a node hears at some epoch."""
+        return [j for j in self.open(node) if not once or self.gates[node][j] != POSITIVE]
+
+    def _informed(self, once: bool) -> bool:
         """Whether something that knows labels is heard by node 0, directly or through others."""
         seen, ahead = {0}, [0]
         while ahead:
             i = ahead.pop()
-            if self.frozen(i) or i in self.open(i) or self.nodes[i].weights is not None:
+            heard = self._passing(i, once)
+            if self.frozen(i) or i in heard or self.nodes[i].weights is not None:
                 return True
-            new = [j for j in self.open(i) if j not in seen]
+            new = [j for j in heard if j not in seen]
             seen.update(new)
             ahead += new
         return False

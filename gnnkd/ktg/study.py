@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -33,7 +33,7 @@ class Search:
 
     Args:
         space: the graphs.
-        task: what they learn; its seed is the search's.
+        task: what they learn; its seed and its split are the search's.
         out: the folder of all results.
         name: of the search.
         progress: where trainings report.
@@ -82,8 +82,22 @@ class Search:
         everyone = planned(self.space.everyone(), self.task.seed)
         return {"space": self.space.described(), **places.described(everyone, self.task)}
 
+    def lack(self, graph: Spec) -> str | None:
+        """Why node 0 can learn nothing in a graph, in words; None if it can."""
+        return graph.lack(once=self.epochs == 1)
+
+    def seeded(self, seed: int) -> Task:
+        """The search's task on its own split, with another seed of initialisation, order and dropout.
+
+        Rows that trained or validated in the search test nowhere: its graph was chosen by them.
+        """
+        return replace(self.task, seed=seed)
+
     def settled(self, graph: Spec, task: Task) -> Spec:
         """The graph with the networks that are trained alone in it; of several processes one trains each.
+
+        With another seed than the search's they lie in places tagged with its name: what the plain ones hold was
+        trained on the split of that seed.
 
         Raises:
             UserError: the place of one is taken by another configuration.
@@ -91,7 +105,8 @@ class Search:
         plans = planned(graph, task.seed)
         models = [plans.model(i) for i in graph.alone()]
         with held([self.root / model / f"teacher.{task.seed}.lock" for model in models]):
-            return alone.settled(plans, task, self.root, self.progress, tag=self.name, resume=True)
+            apart = task.seed != self.task.seed
+            return alone.settled(plans, task, self.root, self.progress, tag=self.name, apart=apart, resume=True)
 
 
 # -- the study -------------------------------------------------------------------------------------------------

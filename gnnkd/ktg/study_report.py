@@ -1,6 +1,6 @@
 """What a search has come to, as files beside its trials.
 
-`search.html` is a page of its own: history, importances, the best graph, what training it again came to, all trials.
+`search.html` is a page of its own: history, importances, the best graph, graphs that were trained again, all trials.
 The pictures lie beside it (`search.png`, `graph.svg`, `graph.png`), and `best.yaml` is the best graph as
 `python -m gnnkd.together` reads it.
 """
@@ -16,7 +16,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from gnnkd.curves import COLOURS
-from gnnkd.ktg import drawing, study
+from gnnkd.ktg import drawing, study, study_retrain
 from gnnkd.ktg.spec import Spec
 from gnnkd.ktg.study import Search, shown
 from gnnkd.ktg.study_storage import WHY
@@ -34,14 +34,11 @@ SHOWN = 15
 Importances = Mapping[str, float]
 
 
-def write(search: Search, found: optuna.Study, compared: Sequence[str] = ()) -> None:
+def write(search: Search, found: optuna.Study) -> None:
     """Write all files.
 
-    Args:
-        compared: what training the best graph again came to, in words.
-
     Raises:
-        UserError: one cannot be written.
+        UserError: one cannot be written, or a comparison with other graphs cannot be read.
     """
     trials, weights = found.get_trials(deepcopy=False), importances(found)
     folder, first = search.folder, study.best(found)
@@ -55,9 +52,10 @@ def write(search: Search, found: optuna.Study, compared: Sequence[str] = ()) -> 
         write_bytes(folder / "best.yaml", as_yaml(search, graph).encode())
         pages += [f"<h2>The best graph: {title}</h2>", _image((folder / "graph.svg").read_bytes(), "svg+xml", title)]
         pages.append(f"<pre>{html.escape(as_yaml(search, graph))}</pre>")
-    if compared:
-        pages.append("<h2>Trained again, on training and validation</h2>")
-        pages.append(f"<ul>{''.join(f'<li>{html.escape(line)}</li>' for line in compared)}</ul>")
+    for one in study_retrain.there(search):
+        about = f"on training and validation rows of the split of seed {one.split_seed}"
+        pages.append(f"<h2>Trial {one.trial} trained again, {about}</h2>")
+        pages.append(f"<ul>{''.join(f'<li>{html.escape(line)}</li>' for line in one.lines())}</ul>")
     pages += ["<h2>All trials</h2>", _table(search, trials)]
     write_bytes(folder / "search.html", _page(_title(search), _summary(trials, weights), pages).encode())
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 STARTUP = 5
 """Trials drawn at random before the others' scores count, in each bracket of Hyperband."""
+DECIDED = 2 / 3
+"""Share of a trial's epochs after which it does not end early any more."""
 SAME = "same_as"
 """Attribute of a trial: an earlier one of the same graph, whose score it has."""
 REFUSED = "refused"
@@ -87,7 +89,7 @@ def _try(search: Search, study: optuna.Study, trial: Any) -> None:
     from optuna.trial import TrialState
 
     graph, said = search.space.graph(trial.params), f"trial {trial.number}"
-    if lack := graph.lack():
+    if lack := search.lack(graph):
         trial.set_user_attr(REFUSED, lack)
         study.tell(trial, state=TrialState.PRUNED)
         search.say(f"{said}: not run, {lack.partition(';')[0]} ({shown(graph)})")
@@ -124,13 +126,14 @@ def _trained(search: Search, trial: Any, graph: Spec) -> Reached | None:
     """The graph after its training; None where it fell behind and ended early."""
     from optuna import TrialPruned
 
-    highest = 0.0
+    highest, decided = 0.0, search.epochs * DECIDED
 
     def heard(epoch: int, score: float) -> None:
         nonlocal highest
         highest = max(highest, score)
         trial.report(highest, epoch + 1)
-        if trial.should_prune():
+        # Hyperband's last step may be the last epochs, where nothing is saved any more.
+        if epoch + 1 <= decided and trial.should_prune():
             raise TrialPruned
 
     try:

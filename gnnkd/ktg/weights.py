@@ -17,6 +17,7 @@ from gnnkd.images import weights as published
 from gnnkd.images.finished import is_own
 from gnnkd.options import plain
 from gnnkd.places import read_json
+from gnnkd.predictor import network_in
 from gnnkd.train import checkpoint
 
 SEED = "{seed}"
@@ -33,31 +34,33 @@ class Weights:
         meta: what it says of itself; None of a published checkpoint.
         config: of the run that left it, None where it does not lie in its folder.
         where: the node, for errors.
+        said: what the node calls it, with `{seed}` where one stands in it.
     """
 
     file: Path
     meta: Mapping[str, Any] | None
     config: Mapping[str, Any] | None
     where: str
+    said: str
 
     @staticmethod
     def of(said: str, seed: int, node: int) -> Weights:
-        """The file that a node names; the folder of a run stands for the network in it.
+        """The file that a node names; the folder of a run stands for the network in it, of a graph for node 0's.
 
         Raises:
             UserError: it is not there, or holds no network.
         """
         where, path = f"node {node}", Path(said.replace(SEED, str(seed)))
-        file = path / "model.safetensors" if path.is_dir() else path
+        file = network_in(path)
         if not file.is_file():
             raise UserError(f"{where}: its weights {file} do not exist; train them, or leave weights out")
         if not is_own(file):
-            return Weights(file, None, None, where)
+            return Weights(file, None, None, where, said)
         meta = checkpoint.load(file)[1]
         if "model" not in meta or "own" in meta:
             raise UserError(f"{where}: {file} holds no network of gnnkd's own; give the model.safetensors of a run")
         beside = file.parent / "config.json"
-        return Weights(file, meta, read_json(beside) if beside.exists() else None, where)
+        return Weights(file, meta, read_json(beside) if beside.exists() else None, where, said)
 
     def options_for(self, model: str, said: Mapping[str, Any]) -> dict[str, Any]:
         """Options of the network in the file, which must be a `model` and may not contradict those that are `said`.
@@ -117,10 +120,15 @@ class Weights:
         """Refuse weights of a run that may have seen what validates or tests here.
 
         Raises:
-            UserError: they were trained on other data, or another split of it.
+            UserError: they were trained on other data, or another split of it, or on its validation rows, too.
         """
         if self.config is None:
             return
+        if self.config.get("retrain"):
+            raise UserError(
+                f"{self.where}: {self.file} was trained on validation rows, too, and they would choose its best epoch "
+                "here; give weights of another run"
+            )
         if (self.config.get("fingerprint"), self.config.get("content")) != (task.fingerprint, task.content):
             raise UserError(
                 f"{self.where}: {self.file} was trained on other data or another split than that of seed {task.seed}; "
@@ -135,7 +143,9 @@ class Weights:
     def described(self) -> dict[str, Any]:
         """What determines them: the run that left them, or their content."""
         if self.config is None:
-            return {"sha256": published.fingerprint(self.file)}
+            digest = published.fingerprint(self.file)
+            # A file for each seed: seeds of one configuration differ in what is named seed, and in that alone.
+            return {"file": self.said, "sha256": {"seed": digest}} if SEED in self.said else {"sha256": digest}
         return {"file": self.file.name, "run": dict(self.config)}
 
 

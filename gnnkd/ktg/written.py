@@ -41,14 +41,22 @@ def gates(said: Any, n: int) -> tuple[tuple[str, ...], ...]:
         what = "are missing" if said is None else f"is {said!r}"
         raise UserError(f"the graph: gates {what}; {size}")
     if len(said) != n:
-        raise UserError(f"the graph: gates has {len(said)} rows; {size}")
+        raise UserError(f"the graph: gates has {_many(len(said), 'row')}; {size}")
     rows = []
     for i, row in enumerate(said):
         if not isinstance(row, Sequence) or isinstance(row, str) or len(row) != n:
-            many = f"has {len(row)} gates" if isinstance(row, Sequence) and not isinstance(row, str) else f"is {row!r}"
+            many = (
+                f"has {_many(len(row), 'gate')}"
+                if isinstance(row, Sequence) and not isinstance(row, str)
+                else f"is {row!r}"
+            )
             raise UserError(f"the graph: row {i} of gates {many}; {size}")
         rows.append(tuple(_gate(one, i, j) for j, one in enumerate(row)))
     return tuple(rows)
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _gate(said: Any, i: int, j: int) -> str:

@@ -130,6 +130,29 @@ def test_an_interrupted_graph_continues_to_the_same_bits(
         assert (tmp_path / "whole" / PLACE / name).read_bytes() == (tmp_path / "broken" / PLACE / name).read_bytes()
 
 
+def test_a_network_that_was_interrupted_alone_continues_in_its_place(
+    three: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a tag has room for another one."""
+    from gnnkd.train.fit import Fit
+
+    flags = [str(three), "--set", "train.checkpoint_every=1", "--out", str(tmp_path), "--tag", "x"]
+    save = Fit.save
+
+    def stopped(fit: Fit) -> None:
+        save(fit)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Fit, "save", stopped)
+        assert main(flags) == 130
+    folder = tmp_path / "digits/random-tran/cnn"
+    assert [file.parent.parent.name for file in folder.rglob("checkpoint.safetensors")] == ["teacher"]
+    assert "teacher/seed0 holds an unfinished run" in _fails(capsys, flags)
+    assert main([*flags, "--resume"]) == 0
+    assert [file.parent.parent.name for file in folder.rglob("result.json")] == ["teacher"]
+
+
 @pytest.mark.parametrize(
     ("dataset", "teacher", "student", "flags"),
     [("digits", "cnn", "cnn_small", FAST), ("digits-graph", "gcn", "mlp", ["--set", "train.epochs=3"])],
@@ -186,6 +209,16 @@ def test_weights_are_of_the_seed_the_network_and_the_data(tmp_path: Path, capsys
     copy.write_bytes(Path(f"{trained}1/model.safetensors").read_bytes())
     assert main([str(file), *out, f"nodes.1.weights={copy}", "--tag", "copy"]) == 0
     assert "may have been trained on what validates or tests here" in capsys.readouterr().out
+    for seed in (0, 1):
+        (tmp_path / f"copy{seed}.safetensors").write_bytes(Path(f"{trained}{seed}/model.safetensors").read_bytes())
+    of_seeds = ["--seeds", "2", f"nodes.1.weights={tmp_path}/copy{{seed}}.safetensors", "--tag", "copies"]
+    assert main([str(file), *of_seeds[:2], *out, *of_seeds[2:]]) == 0
+    copies = tmp_path / "digits/random-tran/together/weighed@copies"
+    assert _json(copies / "summary.json")["n"] == 2, "seeds of one configuration"
+    assert [len(row.results) for row in report.rows(copies)] == [2]
+    gnnkd.load(copies / "seed0")
+    assert main([str(file), *out, f"nodes.0.weights={copies}/seed0", "nodes.0.options={}", "--tag", "on"]) == 0
+    assert _json(copies.parent / "weighed@on/seed0/config.json")["nodes"]["0"]["weights"]["file"] == "node0.safetensors"
 
 
 def test_mistakes_are_said_before_anything_is_written(
@@ -198,6 +231,7 @@ def test_mistakes_are_said_before_anything_is_written(
         (["--preset", "dlm", "--models", "cnn,cnn"], "did you mean 'dml'"),
         (["--preset", "dml"], "the models are none"),
         ([str(three), "--models", "cnn"], "--models is of a preset"),
+        ([str(three), "--resume", "--overwrite"], "give one of them"),
         ([str(three), "--tags", "a"], "did you mean 'tag'"),
         ([str(tmp_path / "no.yaml")], "cannot be read"),
         ([str(three), "--set", "gates.3.0=through"], "3 is none of the 3 there"),

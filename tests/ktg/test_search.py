@@ -9,6 +9,11 @@ from pathlib import Path
 import pytest
 
 from gnnkd import search
+from gnnkd.data import images
+from gnnkd.errors import UserError
+from gnnkd.ktg.plans import planned
+from gnnkd.ktg.spec import Spec
+from gnnkd.report import rows
 from gnnkd.together import main as together
 
 pytestmark = pytest.mark.skipif(
@@ -45,9 +50,11 @@ def test_a_search_and_its_winner_trained_again(tmp_path: Path, capsys: pytest.Ca
     assert command(*FEW, *gates, *out, "--retrain", "best", "--seeds", "0,3") == 0
     lines = capsys.readouterr().out.splitlines()
     assert "3 trials" in lines[0], "nothing more is searched"
-    found = json.loads((folder / "retrain.json").read_text())
+    (file,) = folder.glob("retrain-trial*.json")
+    found = json.loads(file.read_text())
     winner = f"trial{found['trial']}"
     assert found["seeds"] == [0, 3]
+    assert found["split_seed"] == 0
     assert list(found["test_acc"]) == sorted({winner, "single-cnn_small", f"{winner}-dml"})
     assert found["less"].keys() == found["test_acc"].keys() - {winner}
     for name, accuracies in found["test_acc"].items():
@@ -56,9 +63,25 @@ def test_a_search_and_its_winner_trained_again(tmp_path: Path, capsys: pytest.Ca
             assert result["test_acc"] == accuracy
             assert result["val_acc"] is None, "what validates trains"
             assert result["config"]["retrain"] is True
+            assert (result["config"]["seed"], result["config"]["split_seed"]) == (seed, 0)
+    _check_rows_and_weights(tmp_path, folder, winner)
     assert f"{winner} less single-cnn_small" in lines[-2]
     assert "less single-cnn_small" in (folder / "search.html").read_text()
+    assert command(*FEW, *gates, *out, "--trials", "4") == 0
+    assert "less single-cnn_small" in (folder / "search.html").read_text(), "and stays there"
     assert together([str(folder / "best.yaml"), "--seed", "0", "--out", str(tmp_path), "--quiet"]) == 0
+
+
+def _check_rows_and_weights(out: Path, folder: Path, winner: str) -> None:
+    """A table says on what it was trained, and no other graph begins with it."""
+    names = [row.name for row in rows(out) if row.name.startswith("search nodes2: ")]
+    arms = ("single-cnn_small", winner, f"{winner}-dml")
+    assert sorted(names) == sorted(f"search nodes2: {arm} (train+val)" for arm in arms)
+    again = folder / "single-cnn_small" / "seed0"
+    spec = Spec.of({"nodes": [{"model": "cnn_small", "weights": str(again)}], "gates": [["through"]]})
+    task = images.task(images.load("digits-images"), seed=0)
+    with pytest.raises(UserError, match="was trained on validation rows, too"):
+        planned(spec, 0).weights[0].check_split(task)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +101,7 @@ def test_a_search_and_its_winner_trained_again(tmp_path: Path, capsys: pytest.Ca
         (["--storage", "nonsense"], "--storage nonsense: it cannot be opened"),
         (["--trials", "0", "--retrain", "best"], "no trial of this search is complete"),
         (["--trials", "0", "--retrain", "7"], "retrain is '7'; it must be best"),
-        (["--name", "a/b"], "--name: tag 'a/b' must be letters"),
+        (["--name", "a/b"], "--name 'a/b' must be letters"),
         (["--set", "data.val_fraction=0"], "no row of digits-images validates"),
     ],
 )

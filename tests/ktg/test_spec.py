@@ -104,6 +104,17 @@ def test_node_0_learns_where_labels_or_trained_weights_reach_it(gates: Any, node
             Spec.of(said)
 
 
+def test_a_gate_that_opens_line_by_line_is_shut_in_one_epoch() -> None:
+    two = [["positive", "cutoff"], ["through", "through"]]
+    assert Spec.of({"nodes": ["a", "b"], "gates": two}).lack() is None
+    assert "none that opens in a training of one epoch" in str(
+        Spec.of({"nodes": ["a", "b"], "gates": two}).lack(once=True)
+    )
+    ring = [["cutoff", "through"], ["through", "positive"]]
+    assert Spec.of({"nodes": ["a", "b"], "gates": ring}).lack() is None
+    assert "no label" in str(Spec.of({"nodes": ["a", "b"], "gates": ring}).lack(once=True))
+
+
 # -- what is refused -----------------------------------------------------------------------------------------------
 
 
@@ -111,7 +122,8 @@ def test_node_0_learns_where_labels_or_trained_weights_reach_it(gates: Any, node
     ("said", "words"),
     [
         ({"gates": [OPEN, OPEN]}, "gates has 2 rows; it must have 3 rows of 3 gates"),
-        ({"gates": [OPEN, ["through"], OPEN]}, "row 1 of gates has 1 gates; it must have 3 rows of 3"),
+        ({"gates": [OPEN, ["through"], OPEN]}, "row 1 of gates has 1 gate; it must have 3 rows of 3"),
+        ({"gates": [OPEN]}, "the graph: gates has 1 row; it must have 3 rows of 3 gates"),
         ({"gates": OPEN}, "row 0 of gates is 'through'"),
         ({"gates": None}, "gates are missing"),
         (
@@ -164,6 +176,15 @@ def test_mistakes_name_the_node_or_the_edge(said: dict[str, Any], words: str) ->
         ({"nodes": ["cnn_small", {"model": "cnn", "options": {"width": "a"}}, "cnn"]}, "node 1: width is 'a'; it must"),
         ({"nodes": ["cnn_small", {"model": "cnn", "train": {"lrr": 3}}, "cnn"]}, "node 1: .* 'lrr'.*mean 'lr'"),
         ({"nodes": ["cnn_small", {"model": "cnn", "train": {"lr": -1}}, "cnn"]}, "node 1: .*lr is -1"),
+        ({"train": {"epochs": 0}}, "^node 0: epochs is 0; it must be"),
+        (
+            {"gates": [["through", "cutoff", "through"], OPEN, OPEN], "edges": {"0<-1": {"alpha": 2}}},
+            "edge 0<-1: unknown option of kl 'alpha'",
+        ),
+        (
+            {"gates": [["through", "cutoff", "through"], OPEN, OPEN], "edges": {"0<-1": {"method": "dkd", "bta": 2}}},
+            "edge 0<-1: unknown option 'bta'; .*mean 'beta'",
+        ),
         ({"train": {"epoch": 3}}, "'train.epoch'.*mean 'train.epochs'"),
         ({"data": {"val_fracton": 0.1}}, "'data.val_fracton'.*mean 'data.val_fraction'"),
         ({"edges": {"0<-1": {"method": "gkd", "temprature": 2}}}, "edge 0<-1: .*'temprature'.*mean 'temperature'"),
@@ -224,6 +245,18 @@ def test_an_edge_that_says_nothing_is_the_kl_of_two_networks() -> None:
     assert plans.distiller(0, 1) is not plans.distiller(0, 1), "an object for each edge"
 
 
+@pytest.mark.parametrize(("temperature", "value"), [(1.0, 2.3606399854), (2.0, 4.22075993056)])
+def test_the_kl_of_two_networks_is_that_of_the_published_code(temperature: float, value: float) -> None:
+    """Its value in float64 on rows of sines; what the code adds within its logarithms is 1e-10."""
+    n = torch.arange(60, dtype=torch.float64).reshape(6, 10)
+    student = 3 * torch.sin(0.37 * n + 1.3 * torch.sqrt(n + 1))
+    source = 5 * torch.sin(0.53 * n + 0.9 * torch.sqrt(n + 1) + 0.4)
+    batch = Batch.of(student, torch.tensor([0, 3, 3, 7, 9, 1]), None, torch.ones(6, dtype=torch.bool))
+    edge = planned(_three(temperature=temperature), 0).distiller(0, 1)
+    found = edge.loss(batch, Output(student), Output(source), Step(0, 1))["kd"]
+    torch.testing.assert_close(found.double(), torch.tensor(value, dtype=torch.float64), rtol=1e-6, atol=0)
+
+
 def test_an_edge_has_the_options_of_its_method() -> None:
     plans = planned(
         _three(edges={"0<-1": {"method": "kd", "temperature": 2.5}, "0<-2": {"method": "logitstd(gkd)"}}), 0
@@ -239,5 +272,11 @@ def test_an_edge_has_the_options_of_its_method() -> None:
 def test_batches_of_few_classes_where_an_edge_asks_for_them() -> None:
     spec = _three(edges={"0<-1": {"method": "gkdfd"}})
     assert [getattr(planned(spec, 0).settings(i), "per_class") for i in range(3)] == [8, 8, 8]  # noqa: B009
+    cut = _three(edges={"0<-1": {"method": "gkdfd"}}, gates=[["through", "cutoff", "through"], OPEN, OPEN])
+    assert getattr(planned(cut, 0).settings(0), "per_class") is None  # noqa: B009
+    assert planned(cut, 0).edges == {}, "and what is cut is not computed"
+    assert getattr(planned(_three(loss="gkdfd"), 0).settings(0), "per_class") == 8  # noqa: B009
+    alone = Spec.of({"nodes": ["cnn"], "gates": [["through"]], "loss": "gkdfd", "edges": {"0<-0": {"factor": 2}}})
+    assert getattr(planned(alone, 0).settings(0), "per_class") is None  # noqa: B009
     other = Spec(tuple(NodeSpec(n) for n in ("cnn", "cnn")), (("through", "through"),) * 2)
     assert getattr(planned(other, 0).settings(0), "per_class") is None  # noqa: B009

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from gnnkd.data import images
@@ -30,6 +31,7 @@ from gnnkd.ktg.study import Search
 from gnnkd.ktg.study_retrain import Compared
 from gnnkd.ktg.study_space import Space
 from gnnkd.paired import outcomes, wilcoxon
+from gnnkd.train.checkpoint import write_json
 from gnnkd.train.fit import DivergedError
 from gnnkd.train.progress import Silent
 from gnnkd.train.together.gates import GATES
@@ -151,13 +153,14 @@ def reached(graph: Spec, value: float) -> Any:
 
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Spec]]:
-    """The graphs that were trained; a stand-in climbs to its score in nine epochs."""
+    """The graphs that were trained; a stand-in climbs to its score in its epochs."""
     graphs: list[Spec] = []
 
     def run(task: Task, graph: Spec, progress: Any, *, report: Callable[[int, float], None]) -> Any:
         graphs.append(graph)
-        for epoch in range(9):
-            report(epoch, score(graph) * (epoch + 1) / 9)
+        epochs = int(graph.train["epochs"])
+        for epoch in range(epochs):
+            report(epoch, score(graph) * (epoch + 1) / epochs)
         return reached(graph, score(graph))
 
     def settled(self: Search, graph: Spec, task: Task) -> Spec:
@@ -210,12 +213,16 @@ def test_a_search_repeats_itself_and_another_seed_does_not(
 
 
 @searches
-def test_trials_that_fall_behind_end_early(made: Make, trained: list[Spec]) -> None:
+@pytest.mark.parametrize("epochs", [9, 20, 27])
+def test_trials_that_fall_behind_end_early(made: Make, trained: list[Spec], epochs: int) -> None:
+    """After two thirds of the epochs at the latest; a step of Hyperband may be later (18 of 20)."""
     said: list[str] = []
-    trials = searched(made(said=said), 20)
+    where = Space.of({**SAID, "train": {"epochs": epochs}}, 2, ("cnn_small", "cnn"), ALL)
+    trials = searched(made(where, said=said), 20)
     early = [t for t in trials if t.state.name == "PRUNED" and study_trials.REFUSED not in t.user_attrs]
     assert 3 <= len(early) <= 17
-    assert all(study.LEAST <= t.last_step < 9 for t in early)
+    assert all(study.LEAST <= t.last_step <= epochs * 2 / 3 for t in early)
+    assert all(f"trial {t.number}: ended early, after {t.last_step} epochs" in "\n".join(said) for t in early)
     assert len([line for line in said if "ended early" in line]) == len(early)
 
 
@@ -228,6 +235,18 @@ def test_a_graph_in_which_node_0_learns_nothing_is_told_and_not_run(made: Make, 
     assert all(t.state.name == "PRUNED" for t in refused)
     assert all(graph.lack() is None for graph in trained)
     assert len([line for line in said if "node 0 (cnn_small) is the one that counts" in line]) == len(refused)
+
+
+@searches
+def test_a_gate_that_never_opens_in_one_epoch_is_no_end_of_the_search(made: Make) -> None:
+    """Networks are trained here: the course refuses a node 0 whose gates are all 0."""
+    said: list[str] = []
+    once = Space.of({**SAID, "train": {"epochs": 1, "batch_size": 512}}, 1, ("cnn_small",), ("through", "positive"))
+    trials = searched(made(once, said=said), 6)
+    shut = [t for t in trials if t.params["0_0_gate"] == "positive"]
+    assert 1 <= len(shut) <= 5
+    assert all(study_trials.REFUSED in t.user_attrs for t in shut)
+    assert all(t.state.name == "COMPLETE" for t in trials if t not in shut)
 
 
 @searches
@@ -386,6 +405,21 @@ def test_a_network_that_hears_nothing_is_trained_once(task: Task, tmp_path: Path
     written = weights.stat().st_mtime_ns
     assert search.settled(graph, task) == settled
     assert weights.stat().st_mtime_ns == written
+    other = search.settled(graph, search.seeded(1))
+    tagged = search.root / "cnn_small" / "teacher@one" / "seed1"
+    assert Path(str(other.nodes[1].weights)) == tagged / "model.safetensors"
+    assert not (search.root / "cnn_small" / "teacher" / "seed1").exists(), "it would be on another split"
+
+
+def test_seeds_of_one_search_have_its_split(made: Make, task: Task) -> None:
+    search = made()
+    other = search.seeded(5)
+    assert other.seed == 5
+    assert all(torch.equal(getattr(other.split, name), getattr(task.split, name)) for name in ("train", "val", "test"))
+    assert other.fingerprint != task.fingerprint, "its files are not those of seed 5, nor those of the search"
+    assert other.fingerprint != images.task(images.load("digits-images"), seed=5).fingerprint
+    with_index = next(iter(other.epoch(0, 64))).index, next(iter(task.epoch(0, 64))).index
+    assert not torch.equal(*with_index), "order and crops are those of the seed"
 
 
 WORKER = """
@@ -465,14 +499,19 @@ def test_the_report_is_a_page_of_its_own_and_the_best_graph_a_file(made: Make, t
     searched(search, 14)
     with study_storage.opened(search.folder, None) as storage:
         found = study.opened(search, storage)
-        study_report.write(search, found, ["trial <0> less single"])
+        both = [Compared(k, 0, (0, 1), {f"trial{k}": [0.9, 0.8], "<single>": [0.7, 0.6]}) for k in (10, 2)]
+        for one in both:
+            write_json(study_retrain.file(search, one.trial), one.plain())
+        study_report.write(search, found)
         first, weights = study.best(found), study_report.importances(found)
         line = study_report.summary(search, found)
     page = (search.folder / "search.html").read_text()
     assert not re.search(r"(src|href)=\"?https?:", page)
     assert len(re.findall(r'src="data:image/(?:png|svg\+xml);base64,', page)) == 2
     assert base64.b64encode((search.folder / "search.png").read_bytes()).decode() in page
-    assert "trial &lt;0&gt; less single" in page
+    assert "trial2 less &lt;single&gt;: +20.00%" in page
+    assert page.index("Trial 2 trained again") < page.index("Trial 10 trained again")
+    assert study_retrain.there(search) == both[::-1]
     assert page.count("<tr>") == 1 + 14
     assert Spec.of(yaml.safe_load((search.folder / "best.yaml").read_text())) == search.space.graph(first.params)
     assert sum(weights.values()) == pytest.approx(1)
@@ -513,15 +552,15 @@ def test_what_is_trained_again_is_the_best_or_a_number(made: Make, trained: list
 
 
 def test_a_comparison_is_paired_by_seed() -> None:
-    found = Compared(7, (0, 1, 2), {"trial7": [0.9, 0.8, 0.7], "single": [0.8, 0.8, 0.5]})
+    found = Compared(7, 3, (0, 1, 2), {"trial7": [0.9, 0.8, 0.7], "single": [0.8, 0.8, 0.5]})
     assert found.differences("single") == pytest.approx([0.1, 0.0, 0.2])
     lines = found.lines()
-    assert lines[0] == "trial7: test 80.00% +- 10.00%, 3 seeds (mean, standard deviation with ddof 1)"
+    assert lines[0] == "trial7: test 80.00% +- 10.00%, 3 seeds on one split (mean, standard deviation with ddof 1)"
     assert lines[2] == (
         "trial7 less single: +10.00% +- 10.00%, above/equal/below 2/1/0, p 0.5 (paired signed-rank test)"
     )
     assert found.plain()["less"]["single"]["mean"] == pytest.approx(0.1)
-    assert Compared(7, (4,), {"trial7": [0.9], "single": [0.8]}).lines()[0] == "trial7: test 90.00%, seed 4"
+    assert Compared(7, 3, (4,), {"trial7": [0.9], "single": [0.8]}).lines()[0] == "trial7: test 90.00%, seed 4"
 
 
 @pytest.mark.parametrize("n", [3, 5, 8])
