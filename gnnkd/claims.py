@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gnnkd.errors import UserError
 from gnnkd.places import Place, read_json, read_result
+from gnnkd.tensorboard import FOLDER
 from gnnkd.train.checkpoint import write_json
 
 FILES = (
@@ -22,7 +24,9 @@ FILES = (
     "metrics.jsonl",
     "curves.png",
 )
-"""All that a run may leave in its folder."""
+"""All that a run may leave in its folder, beside `NODES` and TensorBoard's files."""
+NODES = "node*.safetensors"
+"""Networks of a run that has several."""
 HASHES = ("fingerprint", "content")
 """Keys of a description that say that the data differs, and not how."""
 
@@ -63,11 +67,13 @@ def claim(
 
 def _cleared(place: Place) -> None:
     # The result goes first: what is left when this is interrupted counts as unfinished.
-    for name in ("result.json", *FILES):
+    named = [place.folder / name for name in ("result.json", *FILES)]
+    for file in (*named, *place.folder.glob(NODES)):
         try:
-            (place.folder / name).unlink(missing_ok=True)
+            file.unlink(missing_ok=True)
         except OSError as problem:
-            raise UserError(f"{place.folder / name} cannot be removed ({problem.strerror})") from None
+            raise UserError(f"{file} cannot be removed ({problem.strerror})") from None
+    shutil.rmtree(place.folder / FOLDER, ignore_errors=True)
 
 
 def _check_same(place: Place, description: Mapping[str, Any], differing: tuple[str, str]) -> None:

@@ -54,4 +54,5 @@ SWITCHES = {
     "best_on_test": "images only: also report the best epoch by test accuracy, for comparison with the literature only",
     "overwrite": "run again what is there already",
     "quiet": "print the results only",
+    "tensorboard": "write TensorBoard's files beside the results (pip install 'gnnkd[log]')",
 }

@@ -77,7 +77,7 @@ def run(request: Request) -> None:
     Raises:
         UserError: anything wrong with names, data or places.
     """
-    from gnnkd import options
+    from gnnkd import options, tensorboard
     from gnnkd.allocator import keep_freed_memory
     from gnnkd.places import writable
     from gnnkd.train import processes
@@ -87,6 +87,8 @@ def run(request: Request) -> None:
     device = options.device(request.device)
     if processes.launched() > 1 and not request.config.parallel:
         raise UserError("several processes share a training on images only; start a graph's run without torchrun")
+    if request.tensorboard:
+        tensorboard.check()
     writable(request.out)
     keep_freed_memory()
     with processes.joined(device) as here:
@@ -199,7 +201,7 @@ def _stage(
     overwrite: bool,
 ) -> dict[str, Any]:
     """Train one network unless it is there already, and print its result."""
-    from gnnkd import api, messages
+    from gnnkd import api, messages, tensorboard
     from gnnkd.claims import claim
     from gnnkd.places import read_result, summarise
     from gnnkd.train import processes
@@ -208,7 +210,9 @@ def _stage(
     differing, resume = request.config.DIFFERING, request.resume
     if processes.any_of(first and claim(place, description, differing, resume=resume, overwrite=overwrite)):
         run_stage = api.run_teacher if role == "teacher" else api.run_student
-        result = run_stage(task, request.config, place, resume=resume, progress=shown)
+        with tensorboard.beside(shown, place.folder, wanted=request.tensorboard) as told:
+            result = run_stage(task, request.config, place, resume=resume, progress=told)
+            tensorboard.rest_of(told, place.metrics)
     else:
         _say(request, f"{place.folder} is finished, with the same configuration: reused (--overwrite runs it again)")
         result = read_result(place.result)

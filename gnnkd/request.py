@@ -51,6 +51,7 @@ class Request:
     resume: bool
     overwrite: bool
     quiet: bool
+    tensorboard: bool = False
 
 
 def request(levels: Sequence[Level]) -> Request:
@@ -100,6 +101,7 @@ def request(levels: Sequence[Level]) -> Request:
         resume=values.get("resume", False),
         overwrite=values.get("overwrite", False),
         quiet=values.get("quiet", False),
+        tensorboard=values.get("tensorboard", False),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -95,3 +96,9 @@ def rest(progress: Progress, history: Sequence[Mapping[str, float]]) -> None:
     """Write what bars are not told, where anything is written."""
     if isinstance(progress, Writing):
         progress.rest(history)
+
+
+def rest_of(progress: Progress, metrics: Path) -> None:
+    """As `rest`, with the history that a finished run has written, a line an epoch."""
+    if isinstance(progress, Writing):
+        progress.rest([json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()])

@@ -22,13 +22,15 @@ def run(asked: Asked) -> None:
     Raises:
         UserError: anything wrong with data or places.
     """
-    from gnnkd import options
+    from gnnkd import options, tensorboard
     from gnnkd.allocator import keep_freed_memory
     from gnnkd.places import writable
     from gnnkd.train import processes
     from gnnkd.train.progress import progress
 
     device = options.device(asked.device)
+    if asked.tensorboard:
+        tensorboard.check()
     writable(asked.out)
     keep_freed_memory()
     with processes.joined(device) as here:
@@ -51,6 +53,7 @@ def _seeds(asked: Asked, device: str, shown: Progress) -> None:
 
 def _seed(asked: Asked, task: ImageTask, shown: Progress) -> None:
     """Train with one seed unless that is done, and print its result."""
+    from gnnkd import tensorboard
     from gnnkd.claims import claim
     from gnnkd.places import Branch, read_result, summarise
     from gnnkd.selfsup import results
@@ -65,7 +68,9 @@ def _seed(asked: Asked, task: ImageTask, shown: Progress) -> None:
     made(task, plan)  # whatever does not fit is said before the place is claimed
     mine, words = plan.describe(task), plan.DIFFERING
     if processes.any_of(first and claim(place, mine, words, resume=asked.resume, overwrite=asked.overwrite)):
-        result = results.run(task, plan, place, resume=asked.resume, progress=shown)
+        with tensorboard.beside(shown, place.folder, wanted=asked.tensorboard) as told:
+            result = results.run(task, plan, place, resume=asked.resume, progress=told)
+            tensorboard.rest_of(told, place.metrics)
     else:
         if not asked.quiet:
             print(f"{place.folder} is finished, with the same configuration: reused (--overwrite runs it again)")

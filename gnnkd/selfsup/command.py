@@ -37,6 +37,7 @@ SWITCHES = {
     "resume": "continue an interrupted run",
     "overwrite": "run again what is there already",
     "quiet": "print the results only",
+    "tensorboard": "write TensorBoard's files beside the results (pip install 'gnnkd[log]')",
 }
 
 
@@ -54,6 +55,7 @@ class Asked:
     resume: bool
     overwrite: bool
     quiet: bool
+    tensorboard: bool
 
 
 def parse(argv: Sequence[str] | None) -> Asked:
@@ -138,6 +140,8 @@ def _asked(values: Mapping[str, Any], levels: Sequence[Mapping[str, Any]], seeds
     from gnnkd.selfsup.config import resolve
 
     _check_kinds(values)
+    if values.get("resume") and values.get("overwrite"):
+        raise UserError("--resume continues what is there, and --overwrite removes it; give one of them")
     names = {name: values[name] for name in ("dataset", "split", "method") if name in values}
     if "models" in values:
         names["models"] = _listed(values["models"], ",")

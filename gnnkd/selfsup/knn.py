@@ -32,6 +32,9 @@ def votes(
         y: classes of the rows of `bank`.
         k: at least 1; all rows where there are fewer.
     """
+    # `cdist` multiplies out the squares: far from the origin their difference would have few digits left.
+    middle = bank.mean(0)
+    queries, bank = queries - middle, bank - middle
     found = []
     for chunk in torch.split(queries, _CHUNK):
         near = torch.cdist(chunk, bank).topk(min(k, len(bank)), dim=1, largest=False).indices

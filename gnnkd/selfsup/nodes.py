@@ -16,7 +16,7 @@ from gnnkd.selfsup.lars import Lars
 from gnnkd.selfsup.objectives import Objective
 from gnnkd.selfsup.similarity import Similarity
 from gnnkd.train.settings import ImageTrainSettings
-from gnnkd.train.together.gates import Correct, gate
+from gnnkd.train.together.gates import Correct, Cutoff, gate
 from gnnkd.train.together.node import Edge, Node
 from gnnkd.types import Output
 
@@ -30,10 +30,10 @@ def all_of(word: str, count: int) -> tuple[tuple[str, ...], ...]:
 
 
 def check(gates: Gates, count: int) -> None:
-    """Refuse a matrix of gates that says nothing about so many networks.
+    """Refuse a matrix of gates that so many networks cannot learn behind.
 
     Raises:
-        UserError: a wrong size, an unknown gate, or one that asks for labels.
+        UserError: a wrong size, an unknown gate, one that asks for labels, or a network that no objective reaches.
     """
     if len(gates) != count or any(len(row) != count for row in gates):
         sizes = ", ".join(str(len(row)) for row in gates)
@@ -42,6 +42,26 @@ def check(gates: Gates, count: int) -> None:
         for j, word in enumerate(row):
             if isinstance(gate(word), Correct):
                 raise UserError(f"gate {i}<-{j} is correct, which asks for labels, and there are none; choose through")
+    for i in range(count):
+        _check_reached(i, gates)
+
+
+def _check_reached(node: int, gates: Gates) -> None:
+    """Refuse a network that neither has an objective nor hears, over whatever number of others, one that has."""
+    hears = [[j for j, word in enumerate(row) if not isinstance(gate(word), Cutoff)] for row in gates]
+    near, reached = [node], {node}
+    while near:
+        here = near.pop()
+        if here in hears[here]:
+            return
+        near += [j for j in hears[here] if j not in reached]
+        reached.update(hears[here])
+    if not hears[node]:
+        why = "all its gates are cutoff; open one of its gates"
+    else:
+        heard = ", ".join(str(j) for j in sorted(reached))
+        why = f"of the networks {heard}, that hear each other, each has its own gate cut off; open one of these"
+    raise UserError(f"node {node} can learn nothing: {why}")
 
 
 def features_of(backbone: ImageNetwork, channels: int, size: int) -> int:

@@ -91,6 +91,7 @@ def learn(
             seed=task.seed,
             make_optimizer=lars(plan.lars.trust, matrices=plan.lars.matrices),
             judge=lambda model: judge.accuracy(model, task.split.val),
+            rows_each=2,
         )
         key = json.dumps(read_json(place.config), sort_keys=True) if place else ""
         fit = Fit(course, plan.train, file=place.checkpoint if place else None, key=key)

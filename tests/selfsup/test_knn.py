@@ -25,6 +25,13 @@ def test_votes_are_those_of_scikit_learn(k: int) -> None:
     assert votes(queries, bank, y, 4, k).tolist() == theirs.predict(queries.numpy()).tolist()
 
 
+def test_votes_far_from_the_origin_keep_their_digits() -> None:
+    draw = torch.Generator().manual_seed(0)
+    bank, queries = 100 + 0.01 * torch.randn(600, 32, generator=draw), 100 + 0.01 * torch.randn(90, 32, generator=draw)
+    y = torch.randint(0, 4, (600,), generator=draw)
+    assert votes(queries, bank, y, 4).tolist() == votes(queries.double(), bank.double(), y, 4).tolist()
+
+
 def test_of_equal_votes_the_first_class_wins() -> None:
     bank = torch.tensor([[0.0], [0.1], [0.2], [0.3]])
     assert votes(torch.zeros(1, 1), bank, torch.tensor([2, 1, 1, 2]), 3, k=4).tolist() == [1]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import pytest
 import torch
@@ -177,6 +178,54 @@ def test_mistakes_are_said(wrong: dict[str, Any], words: str) -> None:
 
 
 def test_node_0_that_can_learn_nothing_is_refused(toy: Toy) -> None:
-    gates = (("cutoff", "cutoff"), ("through", "through"))
+    gates = (("positive", "cutoff"), ("through", "through"))
     with pytest.raises(UserError, match=r"node 0 .* can learn nothing"):
-        made(toy(), plan(models=("cnn_small", "cnn_small"), gates=gates))
+        made(toy(), plan(models=("cnn_small", "cnn_small"), gates=gates, train={"epochs": 1, "warmup_epochs": 0}))
+
+
+C, T = "cutoff", "through"
+
+
+@pytest.mark.parametrize(
+    ("gates", "words"),
+    [
+        (((C, T), (T, C)), "node 0 can learn nothing: of the networks 0, 1, .* each has its own gate cut off"),
+        (((C, C), (T, T)), "node 0 can learn nothing: all its gates are cutoff; open one of its gates"),
+        (((T, T), (C, C)), "node 1 can learn nothing: all its gates are cutoff; open one of its gates"),
+        (((T, T, C), (C, C, T), (C, T, C)), "node 1 can learn nothing: of the networks 1, 2"),
+    ],
+)
+def test_gates_behind_which_no_objective_is_heard_are_refused(gates: Any, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        plan(models=("cnn_small",) * len(gates), gates=gates)
+
+
+def test_an_objective_may_be_heard_over_others() -> None:
+    """Network 0 hears 1, which hears 2, which has one."""
+    gates = ((C, "positive", C), (C, C, "negative"), (C, C, T))
+    assert plan(models=("cnn_small",) * 3, gates=gates).gates == gates
+
+
+def test_a_momentum_encoder_is_not_scored(toy: Toy) -> None:
+    found = learn(toy(), plan("moco"), Silent())
+    assert [name for name in found.reached.history[0] if name.startswith("val_acc")] == ["val_acc"]
+
+
+def test_the_bar_is_half_full_in_the_middle_of_an_epoch(toy: Toy) -> None:
+    """A batch has two rows for each image."""
+    told: list[tuple[int, float]] = []
+
+    @final
+    class Told:
+        @contextmanager
+        def stage(self, title: str, total: int) -> Iterator[Told]:
+            yield self
+
+        def update(self, epoch: int, values: Mapping[str, float]) -> None:
+            pass
+
+        def within(self, epoch: int, share: float) -> None:
+            told.append((epoch, share))
+
+    learn(toy(), plan(train={"epochs": 1, "warmup_epochs": 0, "batch_size": 48}), Told())
+    assert told == [(0, 0.5), (0, 1.0)]

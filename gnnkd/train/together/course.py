@@ -87,11 +87,14 @@ class Together(Course, Generic[S]):
         return taken
 
     def judged(self, step: Step) -> tuple[float | None, dict[str, Tensor | float]]:
-        """Score all nodes and keep the best weights of each; the score of node 0, and `val_acc_<i>` of the others."""
+        """Score the nodes and keep the best weights of each; the score of node 0, and `val_acc_<i>` of the others.
+
+        A node that follows another has no score; what is kept of it are its last weights.
+        """
         scores = []
         for i, (node, best) in enumerate(zip(self.nodes, self.bests, strict=True)):
             known = node.frozen and best.score is not None
-            score = best.score if known else self.score(i)
+            score = best.score if known or node.follows is not None else self.score(i)
             if node.frozen:
                 self.bests[i] = Best(score, best.epoch, best.weights)
             elif best.beaten(score):

@@ -48,6 +48,7 @@ class TogetherMinibatches(Together[ImageTrainSettings]):
         judge: scores a network instead of its accuracy on the images that validate; larger is better.
         views: number of views of an image, for `cache_teacher`, which keeps what a frozen node says; 0 where they
             cannot be counted.
+        rows_each: rows that a batch has for each of its images: 2 where it has pairs of views.
 
     Raises:
         UserError: a graph of networks that cannot train, see `node.checked`, or a cache that keeps nothing.
@@ -62,10 +63,11 @@ class TogetherMinibatches(Together[ImageTrainSettings]):
         make_optimizer: MakeOptimizer[ImageTrainSettings] = sgd,
         judge: Callable[[nn.Module], float] | None = None,
         views: int = 0,
+        rows_each: int = 1,
     ) -> None:
         super().__init__(nodes, ImageTrainSettings, images.y.device)
         self.images, self.judge = images, judge
-        self.rows, self.validates = int(images.split.train.sum()), bool(images.split.val.any())
+        self.rows, self.validates = rows_each * int(images.split.train.sum()), bool(images.split.val.any())
         for node, settings in zip(self.nodes, self.settings, strict=True):
             node.model.to(memory_format=settings.layout(self.device))  # type: ignore[call-overload]
         classes = self._introduce(seed)

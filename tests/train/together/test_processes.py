@@ -79,7 +79,7 @@ def _process(rank: int, folder: str, port: int) -> None:
     torch.set_num_threads(1)
     with processes.joined("cpu"):
         course, found = _lines(10 * rank)
-        assert [best.score is not None for best in course.bests] == [True] * 3
+        assert [best.score is not None for best in course.bests] == [node.follows is None for node in course.nodes]
         torch.save((found.last, found.history), Path(folder) / f"{rank}.pt")
 
 
