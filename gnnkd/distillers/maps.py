@@ -145,7 +145,7 @@ def pooled(output: Output) -> Float[Tensor, "N _"]:
     last = operands[-1] if operands else None
     if not isinstance(last, Tensor):
         raise UserError(
-            "a network does not show dense rows that its last weight matrix multiplies (pooled); choose a deeper one, or "
-            "a method of logits such as kd"
+            "a network does not show dense rows that its last weight matrix multiplies (pooled); choose a deeper one, "
+            "or a method of logits such as kd"
         )
     return last
