@@ -151,6 +151,7 @@ def colours(n: int) -> Float[np.ndarray, "C 4"]:
 
 
 def blank(width: float, height: float) -> Figure:
+    """An empty figure of so many inches, which draws without a screen."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

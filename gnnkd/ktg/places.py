@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gnnkd import claims, options, tensorboard
+from gnnkd import claims, options
 from gnnkd.data.image_task import ImageTask
 from gnnkd.data.task import NodeTask
 from gnnkd.errors import UserError
@@ -72,9 +71,8 @@ def claim(
     """
     anew = claims.claim(there, description, plan.DIFFERING, resume=resume, overwrite=overwrite)
     if overwrite:
-        for file in (*there.folder.glob("node*.safetensors"), svg(there), png(there)):
+        for file in (svg(there), png(there)):
             file.unlink(missing_ok=True)
-        shutil.rmtree(there.folder / tensorboard.FOLDER, ignore_errors=True)
     return anew
 
 
