@@ -3,6 +3,7 @@
     python scripts/tables.py runs --split cpf
     python scripts/tables.py runs --split cpf --teacher gat,sage,appnp,gcnii
     python scripts/tables.py runs --split cpf --setting ind --teacher sage
+    python scripts/tables.py runs --split cpf --against glnn,kd
 
 Spread is the standard deviation over seeds with ddof 1. Gains are paired by seed; p is Wilcoxon's exact signed-rank
 test, two-sided (zero differences dropped); one-sided where a table says so.
@@ -95,6 +96,17 @@ def gains(branch: Path) -> Iterator[list[str]]:
                 yield [*names, *_against([method[s] for s in shared], [other[s] for s in shared])]
 
 
+def rivals(branch: Path, names: Sequence[str]) -> Iterator[list[str]]:
+    """Every student configuration against those of the same network that are called `names`."""
+    for folder in students(branch):
+        for name in names:
+            mine, other = runs(folder), runs(folder.parent / name)
+            shared = sorted(mine.keys() & other.keys())
+            if shared and folder.name != name:
+                against = _against([mine[s] for s in shared], [other[s] for s in shared])
+                yield [*_names(branch, folder), name, *against]
+
+
 def _against(method: Sequence[Run], other: Sequence[Run]) -> list[str]:
     pairs = list(zip(method, other, strict=True))
     points = [100 * (a["test_acc"] - b["test_acc"]) for a, b in pairs]
@@ -118,6 +130,7 @@ def main() -> None:
     parser.add_argument("--split", default="cpf")
     parser.add_argument("--setting", default="tran")
     parser.add_argument("--teacher", default="gcn", help="one or more, as gcn,gat")
+    parser.add_argument("--against", metavar="NAMES", help="print differences from these students alone, as glnn,kd")
     args = parser.parse_args()
     found = (args.out.glob(f"*/{args.split}-{args.setting}/{teacher}") for teacher in args.teacher.split(","))
     branches = sorted(branch for some in found for branch in some if branch.is_dir())
@@ -125,6 +138,11 @@ def main() -> None:
     if args.setting == "ind":
         parts = ["prod %", "tran %", "ind %", "cold %", "seeds"]
         print(table([*head, *parts], [row for b in branches for row in inductive(b)]))
+        return
+    gained = ["points of test accuracy", "p", "wins/ties/losses", "epochs to 95 %", "n"]
+    if args.against is not None:
+        rows = [row for b in branches for row in rivals(b, args.against.split(","))]
+        print(table([*head, "against", *gained], rows))
         return
     columns = ["test accuracy %", "validation %", "seeds", "parameters", "seconds"]
     print(table([*head, *columns], [row for b in branches for row in accuracies(b)]))
@@ -135,8 +153,7 @@ def main() -> None:
             print(f"\n### Imitation, {'paper' if '@' in preset else 'tuned'} preset\n")
             print(table(["dataset", "teacher", "weight", "epochs", *kinds, "p (generator > shuffled)"], rows))
     print("\n### DGD, tuned, against\n")
-    columns = ["points of test accuracy", "p", "wins/ties/losses", "epochs to 95 %", "n"]
-    print(table([*head[:3], "against", *columns], [row for b in branches for row in gains(b)]))
+    print(table([*head[:3], "against", *gained], [row for b in branches for row in gains(b)]))
     print("\n### Size of the bias, % of the gradient\n")
     rows = [row for b in branches for folder in students(b) for row in biases(folder)]
     print(table([*head, "weight", "bias / gradient, %"], rows))

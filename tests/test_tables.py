@@ -125,6 +125,21 @@ def test_accuracies_and_differences_by_seed(script, branch, monkeypatch, capsys)
     assert against_kd[3:5] == ["supervised", expected.replace("+0", "-0")]
 
 
+def test_students_on_graphs_against_one_of_the_same_network(script, tmp_path, monkeypatch, capsys) -> None:
+    """Paired by the seeds that both have; a student that is not there is no rival."""
+    branch = tmp_path / "cora" / "cpf-tran" / "gcn"
+    for student, gain in (("mlp", 0.02), ("gcn", -0.01)):
+        write(branch / student / "kd", dict(enumerate(BASE)))
+        write(branch / student / "new", {seed: a + gain for seed, a in enumerate(BASE[:3])})
+    head, *rows = shown(script("tables"), monkeypatch, capsys, str(tmp_path), "--against", "kd,absent")
+    assert head[3:6] == ["run", "against", "points of test accuracy"]
+    assert [row[:6] for row in rows] == [
+        ["cora", "gcn", "gcn", "new", "kd", "-1.00 +- 0.00"],
+        ["cora", "gcn", "mlp", "new", "kd", "2.00 +- 0.00"],
+    ]
+    assert [row[6:8] + row[9:] for row in rows] == [["0.250", "0/0/3", "3"], ["0.250", "3/0/0", "3"]]
+
+
 def test_where_nothing_validates_there_is_no_best(script, branch, monkeypatch, capsys) -> None:
     tracked = {"test_acc_best_on_test": 0.9}
     write(branch / "cnn_small" / "kd", dict(enumerate(BASE)), dict.fromkeys(range(4)), **tracked)
