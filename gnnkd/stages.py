@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -26,6 +25,7 @@ from gnnkd.run import Config
 from gnnkd.train.fit import Fit
 from gnnkd.train.fit import Progress as Reached
 from gnnkd.train.progress import Progress
+from gnnkd.train.seeding import seeded
 from gnnkd.train.teacher import imitable, outputs, teaching, unread
 from gnnkd.train.whole import WholeBatch
 from gnnkd.types import Batch, Output
@@ -56,15 +56,6 @@ class Learnt:
     notes: tuple[str, ...] = ()
 
 
-@contextmanager
-def _seeded(task: NodeTask) -> Iterator[None]:
-    """Initialisation and dropout follow the task's seed; the caller's random state is put back."""
-    devices = [task.y.device] if task.y.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(task.seed)
-        yield
-
-
 def _predictor(
     network: torch.nn.Module, name: str, options: Mapping[str, Any], task: NodeTask, *, undirected: bool
 ) -> Predictor:
@@ -80,7 +71,7 @@ def train_teacher(
         UserError: a module that cannot teach, or whose weights the generators cannot read.
     """
     assert not isinstance(config.teacher_network, Logits), "ready logits are not trained"
-    with _seeded(task):
+    with seeded(task):
         network = models.built(config.teacher_network, config.teacher, task, "teacher")
         batch = task.batch(task.split.train)
         notes = _unread(network, batch, config, "teacher") if config.generators else ()
@@ -107,7 +98,7 @@ def check_student(task: NodeTask, config: Config) -> None:
         UserError: as `train_student` does on modules.
     """
     if isinstance(config.student_network, Own):
-        with _seeded(task):
+        with seeded(task):
             network = models.built(config.student_network, config.student, task, "student")
             if config.wants_generators:
                 _unread(network, task.batch(task.split.train), config, "student")
@@ -133,7 +124,7 @@ def train_student(
         UserError: the method lacks something, as generators, or a module cannot learn.
     """
     distiller = _distiller(config, bank, task.seed)
-    with _seeded(task):
+    with seeded(task):
         network = models.built(config.student_network, config.student, task, "student")
         batch = task.batch(task.split.train)
         notes = _unread(network, batch, config, "student") if config.wants_generators else ()

@@ -22,12 +22,12 @@ from gnnkd.errors import UserError
 from gnnkd.images import networks
 from gnnkd.images.finished import Finished
 from gnnkd.images.predictor import load
-from gnnkd.images.stages import seeded
 from gnnkd.nn.images import ImageNetwork
 from gnnkd.places import Place, read_result
 from gnnkd.train import checkpoint
 from gnnkd.train.images import image_fit
 from gnnkd.train.lessons import Live, in_float32
+from gnnkd.train.seeding import seeded
 from gnnkd.train.settings import ImageTrainSettings
 from gnnkd.types import Batch, Step
 

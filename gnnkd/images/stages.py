@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -25,6 +24,7 @@ from gnnkd.train.fit import Fit
 from gnnkd.train.fit import Progress as Reached
 from gnnkd.train.images import image_fit
 from gnnkd.train.progress import Progress
+from gnnkd.train.seeding import seeded
 
 
 @final
@@ -38,15 +38,6 @@ class Trained:
     predictor: ImagePredictor
     reached: Reached | None
     part: Mapping[str, Tensor] | None = None
-
-
-@contextmanager
-def seeded(task: ImageTask) -> Iterator[None]:
-    """First weights and what a method draws follow the task's seed; the caller's random state is put back."""
-    devices = [task.y.device] if task.y.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(task.seed)
-        yield
 
 
 def check(task: ImageTask, config: ImageConfig, *, student: bool) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeAlias, final
 
@@ -26,6 +25,7 @@ from gnnkd.predictor import Predictor
 from gnnkd.train.fit import Fit
 from gnnkd.train.fit import Progress as Run
 from gnnkd.train.progress import Bar, Progress
+from gnnkd.train.seeding import seeded
 from gnnkd.train.together.bests import Best
 from gnnkd.train.together.gates import gate
 from gnnkd.train.together.minibatches import TogetherMinibatches
@@ -92,7 +92,7 @@ def run(
     """
     plans = planned(spec, task.seed)
     frozen = {i: alone.network(plans.nodes[i], task, progress) for i in spec.alone()}
-    with _seeded(task):
+    with seeded(task):
         fit, course = _fit(plans, task, frozen, place, retrain=retrain)
         if resume and fit.file is not None and fit.file.exists():
             fit.restore()
@@ -113,7 +113,7 @@ def check(task: Task, spec: Spec) -> None:
         UserError: as `run`.
     """
     plans = planned(spec, task.seed)
-    with _seeded(task):
+    with seeded(task):
         _fit(plans, task, {i: network(plans, i, task) for i in spec.alone()}, None, retrain=False)
 
 
@@ -139,15 +139,6 @@ def predictor(plans: Plans, node: int, learnt: nn.Module, task: Task) -> Predict
     assert isinstance(plans.first, Config)
     undirected = plans.first.data.undirected
     return Predictor(learnt, name, given, task.classes, task.features, task.n_features, undirected, task.made)
-
-
-@contextmanager
-def _seeded(task: Task) -> Iterator[None]:
-    """First weights, dropout and what a method draws follow the task's seed; the caller's random state is put back."""
-    devices = [task.y.device] if task.y.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(task.seed)
-        yield
 
 
 def _fit(

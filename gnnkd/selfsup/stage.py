@@ -10,7 +10,6 @@ from typing import final
 from torch import nn
 
 from gnnkd.data.image_task import ImageTask
-from gnnkd.images.stages import seeded
 from gnnkd.places import Place, read_json
 from gnnkd.selfsup.config import Plan
 from gnnkd.selfsup.encoder import Encoder
@@ -20,6 +19,7 @@ from gnnkd.selfsup.pairs import Pairs
 from gnnkd.train.fit import Fit
 from gnnkd.train.fit import Progress as Reached
 from gnnkd.train.progress import Progress
+from gnnkd.train.seeding import seeded
 from gnnkd.train.together.bests import Best
 from gnnkd.train.together.minibatches import TogetherMinibatches
 from gnnkd.train.together.node import Node, checked
