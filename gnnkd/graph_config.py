@@ -12,6 +12,7 @@ from gnnkd import distillers, models, options
 from gnnkd.data.dataset import NodeDataset
 from gnnkd.data.task import NodeTask
 from gnnkd.data.task import task as make_task
+from gnnkd.distillers.base import Distiller
 from gnnkd.distillers.dgd.settings import GeneratorSettings
 from gnnkd.errors import UserError
 from gnnkd.halves import as_arguments
@@ -160,13 +161,18 @@ class Config:
     @property
     def reads_features(self) -> bool:
         """Whether the method, or its base, reads more of the teacher than its logits."""
-        names = [self.method, *([self.base] if self.base else [])]
-        return any(distillers.methods()[name].reads_maps for name in names)
+        return any(kind.reads_maps or kind.asks_teacher for kind in self.kinds)
+
+    @property
+    def kinds(self) -> tuple[type[Distiller], ...]:
+        """The method, and its base if it has one."""
+        there = distillers.graph_methods()
+        return (there[self.method], *([there[self.base]] if self.base else []))
 
     @property
     def wants_generators(self) -> bool:
         """Whether the method learns from generators, with the options that it has."""
-        wraps, chosen = distillers.methods()[self.method].wraps, self.options
+        wraps, chosen = self.kinds[0].wraps, self.options
         return wraps and chosen.get("beta") != 0 and chosen.get("k") != 0
 
     def check_generators(self) -> None:

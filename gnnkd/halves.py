@@ -163,8 +163,9 @@ def _with_base(said: Mapping[str, Any], levels: tuple[Groups, ...]) -> tuple[Map
     from gnnkd import distillers
 
     method, base = (word.lower().replace("-", "_") for word in found.groups())
-    wrapping = [name for name, kind in distillers.methods().items() if kind.wraps]
-    if method in distillers.methods() and method not in wrapping:
+    there = {**distillers.graph_methods(), **distillers.methods()}
+    wrapping = [name for name, kind in there.items() if kind.wraps]
+    if method in there and method not in wrapping:
         raise UserError(f"method '{found[0]}': {method} wraps no other; those that do are {', '.join(wrapping)}")
     for level in levels:
         other = level.get("method", {}).get("base", base)

@@ -21,9 +21,9 @@ from gnnkd.graph.build import Neighbourhood
 from gnnkd.graph.structure import CSR, Graph
 from gnnkd.images import predictor as images
 from gnnkd.images.predictor import ImagePredictor
+from gnnkd.nn.around import Around, ask, kind_of, kinds
 from gnnkd.nn.own import Own, copied
 from gnnkd.train import checkpoint
-from gnnkd.types import Output
 
 FORMAT = 1
 
@@ -55,7 +55,9 @@ class Predictor:
 
     @property
     def needs_graph(self) -> bool:
-        """Whether the network passes messages along edges."""
+        """Whether the network passes messages along edges, or what is around it does."""
+        if isinstance(self.network, Around) and self.network.needs_graph:
+            return True
         return self.network.graph if isinstance(self.network, Own) else nn.needs_graph(self.name)
 
     @property
@@ -63,16 +65,23 @@ class Predictor:
         return not isinstance(self.network, Own) and nn.reads_weights(self.name)
 
     def logits(
-        self, x: Tensor | np.ndarray | CSR, graph: Graph | Tensor | np.ndarray | None = None
+        self,
+        x: Tensor | np.ndarray | CSR,
+        graph: Graph | Tensor | np.ndarray | None = None,
+        *,
+        index: Tensor | np.ndarray | None = None,
     ) -> Float[Tensor, "N C"]:
         """Logits of rows `x` [N, D]; a graph for networks that pass messages.
 
         An edge list [2, E] is merged and mirrored as the training data was; a `Graph` is taken as it is. Without
         either, a network whose training edges were made of features gets those of `x`, made by the same rule.
 
+        A student that knows nodes of its training (by their positions or labels) is told by `index` [N] which nodes of
+        the full data the rows are, -1 for new ones; without it all rows are new to it.
+
         Raises:
             UserError: rows of another width or not finite, too few for the rule, a missing graph, edges out of range,
-                or an edge list for a network that learnt on weighted edges.
+                an edge list for a network that learnt on weighted edges, or ids that are not one for each row.
         """
         rows = x if isinstance(x, (Tensor, CSR)) else torch.as_tensor(np.asarray(x))
         if len(rows.shape) != 2 or rows.shape[1] != self.n_features:
@@ -86,8 +95,15 @@ class Predictor:
             rows = row_normalised(rows, "x")
         self.network.eval()
         with torch.no_grad():
-            output: Output = self.network(rows, found)
-        return output.logits
+            return ask(self.network, rows, found, self._ids(index, rows.shape[0])).logits
+
+    def _ids(self, index: Tensor | np.ndarray | None, n_rows: int) -> Tensor | None:
+        if index is None:
+            return None
+        found = torch.as_tensor(np.asarray(torch.as_tensor(index).cpu()))
+        if found.shape != (n_rows,) or found.is_floating_point() or found.dtype == torch.bool:
+            raise UserError(f"index is {found.dtype} of shape {list(found.shape)}; it must be {n_rows} whole numbers")
+        return found.long().to(next(self.network.parameters()).device)
 
     def _made(self, rows: Tensor | CSR) -> Graph | None:
         """The graph of features, for a network that needs one."""
@@ -119,16 +135,24 @@ class Predictor:
         return Graph.from_edge_index(torch.from_numpy(found), n_nodes)
 
     def predict_proba(
-        self, x: Tensor | np.ndarray | CSR, graph: Graph | Tensor | np.ndarray | None = None
+        self,
+        x: Tensor | np.ndarray | CSR,
+        graph: Graph | Tensor | np.ndarray | None = None,
+        *,
+        index: Tensor | np.ndarray | None = None,
     ) -> Float[Tensor, "N C"]:
         """Probability of each class, columns in the order of `classes`."""
-        return self.logits(x, graph).softmax(dim=1)
+        return self.logits(x, graph, index=index).softmax(dim=1)
 
     def predict(
-        self, x: Tensor | np.ndarray | CSR, graph: Graph | Tensor | np.ndarray | None = None
+        self,
+        x: Tensor | np.ndarray | CSR,
+        graph: Graph | Tensor | np.ndarray | None = None,
+        *,
+        index: Tensor | np.ndarray | None = None,
     ) -> Int[Tensor, " N"]:
         """Most probable class of each row, as a label of the training data."""
-        found = self.logits(x, graph).argmax(dim=1)
+        found = self.logits(x, graph, index=index).argmax(dim=1)
         return torch.tensor(self.classes, device=found.device)[found]
 
     @property
@@ -149,6 +173,8 @@ class Predictor:
         }
         if self.made is not None:
             meta["made"] = dataclasses.asdict(self.made)
+        if isinstance(self.network, Around):
+            meta["around"] = {"kind": kind_of(self.network), "options": self.network.options}
         if isinstance(self.network, Own):
             meta["own"] = {"graph": self.network.graph}
         checkpoint.save(Path(folder) / name, self.network.state_dict(), meta)
@@ -210,7 +236,14 @@ def _check_made(network: object) -> None:
 
 
 def _made(meta: Mapping[str, Any]) -> torch.nn.Module:
-    return nn.MODELS[meta["model"]](meta["n_features"], len(meta["classes"]), **meta["options"])
+    def make(inputs: int) -> torch.nn.Module:
+        return nn.MODELS[meta["model"]](inputs, len(meta["classes"]), **meta["options"])
+
+    around = meta.get("around")
+    if around is None:
+        return make(meta["n_features"])
+    kind = kinds()[around["kind"]]
+    return kind.restored(make, meta["n_features"], len(meta["classes"]), around["options"])
 
 
 def _own(network: torch.nn.Module, meta: Mapping[str, Any]) -> Own:

@@ -64,7 +64,7 @@ def _lesson(
         return config.logits.on(task), None, config.logits.scores(task)
     assert place.teacher is not None
     bank = None
-    if distillers.methods()[config.method].wraps and place.teacher.generators.exists():
+    if distillers.graph_methods()[config.method].wraps and place.teacher.generators.exists():
         bank = stored_bank(place.teacher.generators)
     return cached_outputs(place.teacher.outputs, task), bank, read_result(place.teacher.result)
 

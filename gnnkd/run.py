@@ -49,6 +49,8 @@ def resolve(
     groups = options.layered((low, *levels))
     said = options.layered(levels)
     base, of_method, generators = _method(method, groups["method"], models.needs_graph(learner))
+    for name in (method, *([base] if base else [])):
+        _check_student(name, learner)
     teacher, teacher_train = models.settings("teacher", taught, groups["teacher"])
     student, student_train = models.settings("student", learner, groups["student"])
     config = Config(
@@ -76,12 +78,29 @@ def resolve(
 
 def _method_name(said: str) -> str:
     there = distillers.graph_methods()
-    if str(said).lower().replace("-", "_") in distillers.methods().keys() - there.keys():
+    if str(said).lower().replace("-", "_") in distillers.image_methods().keys() - there.keys():
         raise UserError(
             f"method '{said}' teaches networks of images; on a graph there are {', '.join(sorted(there))} "
             "(digits are images with --dataset digits-images)"
         )
     return options.word("method", said, there)
+
+
+def _check_student(method: str, learner: models.Model) -> None:
+    """Refuse a student that a method does not teach.
+
+    Raises:
+        UserError: it does not.
+    """
+    kind, name, on_graph = distillers.graph_methods()[method], models.name(learner), models.needs_graph(learner)
+    if on_graph and not kind.on_graphs:
+        raise UserError(f"{method} teaches students that look at rows alone, and {name} passes messages; use mlp")
+    if not on_graph and not kind.on_rows:
+        raise UserError(
+            f"{method} teaches students that pass messages, and {name} looks at rows alone; use gcn or sage"
+        )
+    if not isinstance(learner, str) and not kind.wraps and kind.learner is not distillers.Distiller.learner:
+        raise UserError(f"{method} builds its student around a network of gnnkd's own, and {name} is a module; use mlp")
 
 
 def _given(said: Groups, *, wraps: bool) -> frozenset[str]:
@@ -109,12 +128,12 @@ def _method(
     method: str, values: Mapping[str, Any], student_needs_graph: bool
 ) -> tuple[str | None, dict[str, Any], GeneratorSettings | None]:
     """The base's name, the options of the method and its base, and those of the generators, None for no generators."""
-    base, own = None, options.of(distillers.methods()[method])
-    if distillers.methods()[method].wraps:
+    base, own = None, options.of(distillers.graph_methods()[method])
+    if distillers.graph_methods()[method].wraps:
         plain_ones = [name for name, kind in distillers.graph_methods().items() if not kind.wraps]
         base = options.word("value of method.base", values.get("base", "auto"), ["auto", *plain_ones])
         base = distillers.default_base(student_needs_graph) if base == "auto" else base
-        own = options.of(distillers.methods()[base]) | own | {"base": options.Option(str, "auto")}
+        own = options.of(distillers.graph_methods()[base]) | own | {"base": options.Option(str, "auto")}
     of_generators = options.of(GeneratorSettings)
     switch = {"generators": options.Option(bool, True)}
     # An option that both know, as `preset`, reaches both.
@@ -122,7 +141,9 @@ def _method(
     mine = {name: found[name] for name in own if name != "base"}
     told = {name: found[name] for name in of_generators if name in values}
     try:
-        distillers.build(method, None, base=base or "auto", student_needs_graph=student_needs_graph, **mine)
+        distillers.build(
+            method, None, base=base or "auto", student_needs_graph=student_needs_graph, on_graphs=True, **mine
+        )
         settings = GeneratorSettings(**told).resolved()
     except ValueError as mistake:
         raise UserError(str(mistake)) from None

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from gnnkd.data.task import NodeTask
 from gnnkd.metrics import accuracy
+from gnnkd.nn.around import ask
 from gnnkd.train.teacher import outputs
 
 PARTS = ("tran", "ind", "cold")
@@ -41,7 +42,10 @@ def of_logits(network: nn.Module, task: NodeTask, observed: Float[Tensor, "N C"]
     if whole is None:
         return {"test_acc": tran}
     network.eval()
-    found = [accuracy(network(whole.x, graph).logits, whole.y, whole.unseen) for graph in (whole.graph, whole.cold)]
+    found = [
+        accuracy(ask(network, whole.x, graph, whole.index).logits, whole.y, whole.unseen)
+        for graph in (whole.graph, whole.cold)
+    ]
     return inductive(tran, *found)
 
 

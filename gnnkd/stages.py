@@ -6,18 +6,20 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gnnkd import distillers, models
+from gnnkd import distillers, models, nn
 from gnnkd.data.task import NodeTask
 from gnnkd.distillers.base import Distiller, Lesson
 from gnnkd.distillers.dgd.bank import Bank
 from gnnkd.errors import UserError
 from gnnkd.logits import Logits
+from gnnkd.nn.around import ask
 from gnnkd.nn.own import Own
 from gnnkd.places import Place, read_json
 from gnnkd.predictor import Predictor
@@ -28,7 +30,7 @@ from gnnkd.train.progress import Progress
 from gnnkd.train.seeding import seeded
 from gnnkd.train.teacher import imitable, outputs, teaching, unread
 from gnnkd.train.whole import WholeBatch
-from gnnkd.types import Batch, Output
+from gnnkd.types import Batch, Operand, Output
 
 
 @final
@@ -125,14 +127,13 @@ def train_student(
     """
     distiller = _distiller(config, bank, task.seed)
     with seeded(task):
-        network = models.built(config.student_network, config.student, task, "student")
         batch = task.batch(task.split.train)
+        network = _learner(distiller, config, task, batch)
         notes = _unread(network, batch, config, "student") if config.wants_generators else ()
         lesson = None
         if distiller.needs_teacher:
             lesson = _featured(teacher, asked, batch) if distiller.reads_maps else Output(teacher)
-        if distiller.reads_maps:
-            _prepare(distiller, network, batch, lesson, task, config)
+        _prepare(distiller, network, batch, lesson, task, config, asked)
         course = WholeBatch(
             network,
             batch,
@@ -153,9 +154,10 @@ def train_student(
 def _distiller(config: Config, bank: Bank | None, seed: int) -> Distiller:
     on_graph = models.needs_graph(config.student_network)
     options = {name: value for name, value in config.options.items() if name != "base"}
-    context = (bank, seed) if distillers.methods()[config.method].wraps else ()
+    context = (bank, seed) if distillers.graph_methods()[config.method].wraps else ()
+    base = config.base or "auto"
     distiller = distillers.build(
-        config.method, *context, base=config.base or "auto", student_needs_graph=on_graph, **options
+        config.method, *context, base=base, student_needs_graph=on_graph, on_graphs=True, **options
     )
     lack = distiller.missing()
     if lack:
@@ -163,11 +165,24 @@ def _distiller(config: Config, bank: Bank | None, seed: int) -> Distiller:
     return distiller
 
 
+def _learner(distiller: Distiller, config: Config, task: NodeTask, batch: Batch) -> torch.nn.Module:
+    """The student: as the user asked for it, perhaps with something of the method's around it."""
+    model = config.student_network
+    if not isinstance(model, str):
+        return models.built(model, config.student, task, "student")
+
+    def make(inputs: int) -> torch.nn.Module:
+        network: torch.nn.Module = nn.MODELS[model](inputs, task.n_classes, **config.student)
+        return network.to(task.y.device)
+
+    return distiller.learner(make, batch, task.n_classes, task.seed).to(task.y.device)
+
+
 @torch.no_grad()
 def _featured(logits: Float[Tensor, "N C"], asked: torch.nn.Module | None, batch: Batch) -> Output:
     """The teacher's kept logits, and what its layers multiply in a forward pass in eval mode."""
     assert asked is not None, "configurations of ready logits refuse a method that reads features"
-    shown: Output = asked.eval()(batch.x, batch.graph)
+    shown = ask(asked.eval(), batch.x, batch.graph, batch.index)
     return dataclasses.replace(shown, logits=logits)
 
 
@@ -179,13 +194,32 @@ def _prepare(
     teacher: Output | None,
     task: NodeTask,
     config: Config,
+    asked: torch.nn.Module | None,
 ) -> None:
     """Let a method see both networks in eval mode; the random state stays."""
+    lesson = Lesson(
+        student=Output(batch.y.new_zeros(0, task.n_classes, dtype=torch.float32)),
+        teacher=teacher,
+        norms=(),
+        y=batch.y,
+        momentum=0,
+        weight_decay=config.student_train.weight_decay,
+        seed=task.seed,
+        batch=batch,
+        ask=partial(_answer, asked, batch) if distiller.asks_teacher and asked is not None else None,
+    )
     with torch.random.fork_rng(devices=[batch.y.device] if batch.y.device.type == "cuda" else []):
-        shown: Output = network.eval()(batch.x, batch.graph)
-    decay = config.student_train.weight_decay
-    lesson = Lesson(student=shown, teacher=teacher, norms=(), y=batch.y, momentum=0, weight_decay=decay, seed=task.seed)
-    distiller.prepare(lesson)
+        if type(distiller).prepare is not Distiller.prepare:
+            shown = ask(network.eval(), batch.x, batch.graph, batch.index)
+            lesson = dataclasses.replace(lesson, student=shown)
+        with torch.enable_grad():  # a method may train something of its own here
+            distiller.prepare(lesson)
+
+
+@torch.no_grad()
+def _answer(asked: torch.nn.Module, batch: Batch, x: Operand) -> Output:
+    """What the trained teacher says about other features of the rows of a batch."""
+    return ask(asked.eval(), x, batch.graph, batch.index)
 
 
 def _unread(network: torch.nn.Module, batch: Batch, config: Config, role: str) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ Letters used in shapes throughout the package:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
@@ -88,7 +88,8 @@ class Output:
     names, from the second layer on, to the previous layer's output [N, in] before normalisation and activation.
     `averaged` names the weight matrices whose outputs are the mean of several equal blocks of rows (attention heads),
     with the number of blocks. `clean` is the same batch through the same weights without dropout, there when a method
-    asked for it.
+    asked for it. `again` asks the same network, in the same mode and with gradients, about other features of the same
+    rows, there when a method reads it. `members` are the outputs of an ensemble's networks.
 
     Of images: `maps` are the feature maps [N, K, H, W] of the stem and of each stage after it, `raw_maps` the same
     before their last activation, `pooled` the rows [N, K] that the classifier multiplies.
@@ -102,6 +103,8 @@ class Output:
     maps: tuple[Float[Tensor, "N _ _ _"], ...] = ()
     raw_maps: tuple[Float[Tensor, "N _ _ _"], ...] = ()
     pooled: Float[Tensor, "N _"] | None = None
+    again: Callable[[Operand], Output] | None = None
+    members: tuple[Output, ...] = ()
 
 
 @dataclass(frozen=True)

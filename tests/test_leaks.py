@@ -55,8 +55,14 @@ def _task(shuffled: Any = None) -> NodeTask:
     return task(from_arrays(_arrays(shuffled)), seed=0)
 
 
-def _config(method: str, student: str = "mlp", **options: Any) -> Config:
-    read = {"generators": distillers.methods()[method].wraps}  # others would not look at them
+def _student(method: str) -> str:
+    """A network that a method teaches."""
+    return "mlp" if distillers.graph_methods()[method].on_rows else "gcn"
+
+
+def _config(method: str, student: str | None = None, **options: Any) -> Config:
+    student = student or _student(method)
+    read = {"generators": distillers.graph_methods()[method].wraps}  # others would not look at them
     levels = {"train": SMALL, "teacher": {"norm": "batch"}, "method": read | options}
     return resolve("data", student_model=student, method=method, levels=(levels,))
 
@@ -96,14 +102,15 @@ def _weights(taught: Taught) -> dict[str, Tensor]:
 def _both(data: NodeTask, config: Config) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Weights of the teacher with its generators, and of the student."""
     taught = train_teacher(data, config, Silent())
-    assert bool(taught.bank and taught.bank.copies) is distillers.methods()[config.method].wraps
+    assert bool(taught.bank and taught.bank.copies) is distillers.graph_methods()[config.method].wraps
     student = train_student(
         data, config, taught.logits, taught.bank, Silent(), asked=taught.predictor.network
     ).predictor
     return _weights(taught), student.network.state_dict()
 
 
-CASES = [(method, "mlp", {}) for method in METHODS]
+CASES = [(method, _student(method), {}) for method in METHODS]
+CASES += [(method, "sage", {}) for method in METHODS if distillers.graph_methods()[method].on_graphs]
 CASES += [("dgd", "gcn", {"preset": "paper", "base": "kd"}), ("dgd", "sage", {"base": "supervised"})]
 
 

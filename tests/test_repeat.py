@@ -38,7 +38,8 @@ def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _command(graph: Path, out: Path, method: str, *more: str) -> list[str]:
-    return ["--dataset", str(graph), "--out", str(out), "--method", method, *TINY, *more]
+    student = "mlp" if distillers.graph_methods()[method].on_rows else "gcn"
+    return ["--dataset", str(graph), "--out", str(out), "--method", method, "--student", student, *TINY, *more]
 
 
 def _bytes(out: Path) -> dict[str, bytes]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar, TypeAlias, final
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from gnnkd.types import Batch, Output, Step
+from gnnkd.distillers.space import Range
+from gnnkd.types import Batch, Operand, Output, Step
 
 Gradients: TypeAlias = dict[str, Tensor]
 Look: TypeAlias = Callable[[bool], tuple[Output, Gradients]]
@@ -20,6 +22,8 @@ Look: TypeAlias = Callable[[bool], tuple[Output, Gradients]]
 
 TASK = "ce"
 """The name of the term that reads labels alone; every other term of a loss is the teacher's."""
+Make: TypeAlias = Callable[[int], nn.Module]
+"""`make(D)` is a fresh student as the user asked for it, for rows of D features, on the device of the data."""
 Norm: TypeAlias = tuple[Float[Tensor, " _"], Float[Tensor, " _"]]
 """Scale and shift of a batch norm."""
 
@@ -37,6 +41,9 @@ class Lesson:
         momentum: of the optimizer.
         weight_decay: of the optimizer.
         seed: of the run.
+        batch: all rows of the task with the labels of training, on graphs; None on images.
+        ask: the trained teacher, in eval mode and without gradients, about other features [R, D] of the rows of
+            `batch`; None where there is no network to ask.
     """
 
     student: Output
@@ -46,6 +53,8 @@ class Lesson:
     momentum: float
     weight_decay: float
     seed: int
+    batch: Batch | None = None
+    ask: Callable[[Operand], Output] | None = None
 
 
 class Distiller(ABC):
@@ -65,8 +74,31 @@ class Distiller(ABC):
     """False for a method that reads labels only."""
     reads_maps: bool = False
     """True for a method that reads more of the teacher than its logits; it is prepared before the first step."""
+    asks_teacher: bool = False
+    """True for a method that asks the trained teacher about other features (`Lesson.ask`)."""
+    asks_student: bool = False
+    """True for a method that asks the student about other features in a step (`Output.again`)."""
+    on_rows: ClassVar[bool] = True
+    """Whether it teaches a student that looks at rows alone, an MLP."""
+    on_graphs: ClassVar[bool] = True
+    """Whether it teaches a student that passes messages."""
+    needs: ClassVar[tuple[str, ...]] = ()
+    """What its student needs for a prediction beside what the network asked for needs, in words, as "edges"."""
+    space: ClassVar[Mapping[str, Range]] = MappingProxyType({})
+    """What a search may try, by option."""
     part: nn.Module | None = None
     """The method's own trainable part, as connectors between two networks; it trains with the student."""
+
+    def learner(self, make: Make, batch: Batch, classes: int, seed: int) -> nn.Module:
+        """The network that learns, on graphs: as the user asked for it, unless the method has one around it.
+
+        Args:
+            make: gives such a network.
+            batch: all rows of the task with the labels of training.
+            classes: number of classes C.
+            seed: of the run; first weights may also come from torch's own random state, which follows it.
+        """
+        return make(batch.x.shape[1])
 
     def prepare(self, lesson: Lesson) -> None:
         """Hear, once and before the first step, what is to be taught; make `part`, if the method has one."""

@@ -14,6 +14,7 @@ from gnnkd.distillers.dgd.bank import Layers
 from gnnkd.distillers.dgd.gail import Imitation
 from gnnkd.distillers.dgd.settings import GeneratorSettings
 from gnnkd.distillers.supervised import Supervised
+from gnnkd.nn.around import ask
 from gnnkd.train.fit import Fit
 from gnnkd.train.settings import TrainSettings
 from gnnkd.train.whole import WholeBatch
@@ -72,5 +73,4 @@ def unread(model: nn.Module, output: Output) -> list[str]:
 def outputs(model: nn.Module, batch: Batch) -> Float[Tensor, "N C"]:
     """Logits of all rows, a forward pass in eval mode."""
     model.eval()
-    logits: Tensor = model(batch.x, batch.graph).logits
-    return logits
+    return ask(model, batch.x, batch.graph, batch.index).logits

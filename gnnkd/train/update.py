@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from gnnkd.distillers.base import Distiller, Gradients, Look, plain_gradients
+from gnnkd.nn.around import ask
 from gnnkd.optimizers import assign
 from gnnkd.train.processes import average
-from gnnkd.types import Batch, Output, Step
+from gnnkd.types import Batch, Operand, Output, Step
 
 
 def update(
@@ -33,10 +35,16 @@ def forward(model: nn.Module, distiller: Distiller, batch: Batch, step: Step) ->
     if distiller.wants_clean(step):
         model.eval()
         with torch.no_grad():
-            clean = model(batch.x, batch.graph)
+            clean = ask(model, batch.x, batch.graph, batch.index)
     model.train()
-    output: Output = model(batch.x, batch.graph)
-    return output if clean is None else replace(output, clean=clean)
+    output = ask(model, batch.x, batch.graph, batch.index)
+    again = partial(_again, model, batch) if distiller.asks_student else None
+    return output if clean is None and again is None else replace(output, clean=clean, again=again)
+
+
+def _again(model: nn.Module, batch: Batch, x: Operand) -> Output:
+    """The model's output in training on other features of the rows of a batch."""
+    return ask(model, x, batch.graph, batch.index)
 
 
 def apply(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gnnkd.distillers.base import Distiller, Watcher
 from gnnkd.metrics import accuracy
+from gnnkd.nn.around import ask
 from gnnkd.tensors import under
 from gnnkd.train.course import Course, Epoch
 from gnnkd.train.settings import TrainSettings
@@ -78,7 +79,7 @@ class WholeBatch(Course):
     @torch.no_grad()
     def _score(self) -> float:
         self.model.eval()
-        return accuracy(self.model(self.batch.x, self.batch.graph).logits, *self.validation)
+        return accuracy(ask(self.model, self.batch.x, self.batch.graph, self.batch.index).logits, *self.validation)
 
     def state(self) -> dict[str, Tensor]:
         """The method's and the watcher's."""

@@ -20,15 +20,21 @@ from gnnkd import distillers, nn
 from gnnkd.distillers.base import Distiller, Lesson
 from gnnkd.distillers.dgd.bank import Bank, Layers
 from gnnkd.distillers.dgd.settings import GeneratorSettings
+from gnnkd.distillers.nodes.features import FeatureDistiller
 from gnnkd.errors import UserError
 from gnnkd.graph.structure import CSR, Graph
 from gnnkd.images.resolve import resolve as resolve_images
+from gnnkd.nn.around import ask
 from gnnkd.options import of
 from gnnkd.run import resolve
 from gnnkd.types import Batch, Output, Step
 
-METHODS = sorted(distillers.methods())
 GRAPHS, IMAGES = sorted(distillers.graph_methods()), sorted(distillers.image_methods())
+OWN = [
+    name for name, kind in distillers.graph_methods().items() if kind.__module__.startswith("gnnkd.distillers.nodes.")
+]
+"""Methods of graphs alone; some share their name with one on images."""
+METHODS = [*sorted(distillers.methods()), *(f"{name} (graphs)" for name in OWN)]
 STEP = Step(0, 10)
 N, D, C = 40, 12, 3
 OUT_OF_RANGE: dict[str, list[float]] = {
@@ -56,6 +62,18 @@ OUT_OF_RANGE: dict[str, list[float]] = {
     "pca_ratio": [0.9],
     "classes": [0],
     "samples": [0],
+    "count": [0],
+    "mask": [-0.1, 1.0],
+    "align_weight": [-1.0],
+    "output_weight": [-0.1, 1.1],
+    "steps": [0],
+    "attention_dropout": [-0.1, 1.0],
+    "kd_weight": [-1.0],
+    "code_weight": [-1.0],
+    "codes": [0],
+    "decay": [-0.1, 1.0],
+    "commitment": [-1.0],
+    "tokenizer_epochs": [-1],
 }
 """By option; an option of numbers that is not here fails the test below, so that none is forgotten."""
 NO_SCHEDULE: list[Any] = [-1.0, (), ((0.0, -1.0),), ((0.0, 1.0), (5.0, math.inf)), ((5.0, 1.0), (2.0, 1.0))]
@@ -80,41 +98,87 @@ def _bank(batch: Batch) -> Bank:
     return bank
 
 
-def _reads_bank(method: str) -> bool:
-    return "bank" in inspect.signature(distillers.methods()[method]).parameters
+def _name(method: str) -> tuple[str, bool]:
+    """The key of a method, and whether it is that of graphs alone."""
+    return method.removesuffix(" (graphs)"), method.endswith(" (graphs)")
+
+
+def _kind(method: str) -> type[Distiller]:
+    name, on_graphs = _name(method)
+    return (distillers.graph_methods() if on_graphs else distillers.methods())[name]
+
+
+def _options(method: str) -> dict[str, inspect.Parameter]:
+    name, on_graphs = _name(method)
+    return distillers.options(name, on_graphs=on_graphs)
+
+
+def _reads_bank(kind: type[Distiller]) -> bool:
+    return "bank" in inspect.signature(kind).parameters
 
 
 def _built(method: str, **options: Any) -> Distiller:
     """A method without a context; one of images on its default base."""
-    base = {"base": "kd"} if distillers.methods()[method].wraps and method in IMAGES else {}
-    return distillers.build(method, *([None] if _reads_bank(method) else []), **(base | options))
+    (name, on_graphs), kind = _name(method), _kind(method)
+    base = {"base": "kd"} if kind.wraps and name in IMAGES else {}
+    return distillers.build(name, *([None] if _reads_bank(kind) else []), on_graphs=on_graphs, **(base | options))
 
 
 def _ways(method: str) -> list[Callable[..., Any]]:
     """What resolves the method's options: a run on a graph, a run on images, or both."""
-    return [way for way, names in ((resolve, GRAPHS), (resolve_images, IMAGES)) if method in names]
+    name, on_graphs = _name(method)
+    if on_graphs:
+        return [partial(resolve, method=name, student_model=_student(name))]
+    ways = ((resolve, set(GRAPHS) - set(OWN)), (resolve_images, IMAGES))
+    return [partial(way, method=name) for way, names in ways if name in names]
+
+
+def _student(method: str) -> str:
+    """A network that a method of graphs teaches."""
+    return "mlp" if distillers.graph_methods()[method].on_rows else "gcn"
+
+
+def _students(method: str) -> list[str]:
+    kind = distillers.graph_methods()[method]
+    return [name for name in sorted(nn.MODELS) if (kind.on_graphs if nn.needs_graph(name) else kind.on_rows)]
 
 
 def _made(method: str, batch: Batch, **options: Any) -> Distiller:
-    context = (_bank(batch),) if _reads_bank(method) else ()
-    return distillers.build(method, *context, **options)
+    """A method of graphs."""
+    context = (_bank(batch),) if _reads_bank(distillers.graph_methods()[method]) else ()
+    return distillers.build(method, *context, on_graphs=True, **options)
 
 
-def _shown(batch: Batch, distiller: Distiller, student: str) -> tuple[torch.nn.Module, Output, Output]:
-    """A student, its output in training, and the output of a teacher; the method has seen both if it reads more."""
+def _shown(
+    batch: Batch, distiller: Distiller, student: str, *, turned: bool = False
+) -> tuple[torch.nn.Module, Output, Output]:
+    """A student, its output in training, and the output of a teacher, another one if `turned`.
+
+    The method has been prepared by them.
+    """
     torch.manual_seed(0)
     small = {"layers": 2, "width": 8}
     options = {name: small[name] for name in of(nn.MODELS[student]) if name in small}
-    network = nn.MODELS[student](D, C, **options)
-    output = network(batch.x, batch.graph)
+    network = distiller.learner(lambda inputs: nn.MODELS[student](inputs, C, **options), batch, C, 0)
+    logits, features = (x.flip(0) if turned else x for x in (torch.randn(N, C), torch.randn(N, 10)))
+    teacher = Output(logits, pooled=features if distiller.reads_maps else None)
+    says = partial(_answer, teacher) if distiller.asks_teacher else None
+    with torch.no_grad():
+        seen = ask(network.eval(), batch.x, batch.graph, batch.index)
+    distiller.prepare(Lesson(seen, teacher, (), batch.y, 0.9, 5e-4, 0, batch, says))
+    torch.manual_seed(1)
+    output = ask(network.train(), batch.x, batch.graph, batch.index)
     if distiller.wants_clean(STEP):
-        with torch.no_grad():
-            output = replace(output, clean=network.eval()(batch.x, batch.graph))
-    if not distiller.reads_maps:
-        return network, output, Output(torch.randn(N, C))
-    teacher = Output(torch.randn(N, C), pooled=torch.randn(N, 10))
-    distiller.prepare(Lesson(output, teacher, (), batch.y, 0.9, 5e-4, 0))
+        output = replace(output, clean=seen)
+    if distiller.asks_student:
+        output = replace(output, again=lambda x: ask(network, x, batch.graph, batch.index))
     return network, output, teacher
+
+
+def _answer(teacher: Output, x: Any) -> Output:
+    """What a teacher might say about other features."""
+    wide = (x if isinstance(x, Tensor) else x.dense()).double()
+    return replace(teacher, logits=teacher.logits + (wide @ torch.ones(D, C, dtype=torch.float64)).sin().float())
 
 
 # -- files and options -------------------------------------------------------------------------------------------
@@ -123,35 +187,38 @@ def _shown(batch: Batch, distiller: Distiller, student: str) -> tuple[torch.nn.M
 def test_a_method_is_a_file() -> None:
     folder = Path(inspect.getfile(distillers)).parent
     files = {f.stem for f in folder.glob("*.py")} | {f.parent.name for f in folder.glob("*/__init__.py")}
-    assert set(METHODS) == files - {"__init__", "base", "logits", "losses", "maps", "ranges", "schedule"}
-    assert set(METHODS) == {*GRAPHS, *IMAGES}
+    shared = {"__init__", "base", "logits", "losses", "maps", "nodes", "ranges", "schedule", "space"}
+    assert set(distillers.methods()) == files - shared
+    files = {f.stem for f in folder.glob("nodes/*.py")} | {f.parent.name for f in folder.glob("nodes/*/__init__.py")}
+    assert set(OWN) == files - {"__init__", "draws", "features", "neighbours", "rows", "walks"}
+    assert {*distillers.methods(), *OWN} == {*GRAPHS, *IMAGES}
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_module_says_what_departs_from_the_paper(method: str) -> None:
-    text = sys.modules[distillers.methods()[method].__module__].__doc__
+    text = sys.modules[_kind(method).__module__].__doc__
     assert text is not None
     assert "Departures" in text
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_options_are_keyword_only_with_types_and_defaults(method: str) -> None:
-    kind = distillers.methods()[method]
+    kind = _kind(method)
     context = ["base", "bank", "seed"] if kind.wraps else []
     parameters = inspect.signature(kind, eval_str=True).parameters
     options = [p for name, p in parameters.items() if name not in context]
     assert all(p.kind is p.KEYWORD_ONLY for p in options)
     assert all(p.annotation is not p.empty and p.default is not p.empty for p in options)
-    assert distillers.options(method).keys() == {p.name for p in options}
+    assert _options(method).keys() == {p.name for p in options}
     assert all(f"{p.name}:" in (kind.__doc__ or "") for p in options), "the docstring explains each option"
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_an_unknown_option_is_answered_with_the_nearest(method: str) -> None:
-    own = sorted(distillers.options(method))
+    own = sorted(_options(method))
     wrong = f"{own[0]}s" if own else "alpha"
     attempts = [lambda: _built(method, **{wrong: 1})]
-    attempts += [partial(way, method=method, levels=({"method": {wrong: 1}},)) for way in _ways(method)]
+    attempts += [partial(way, levels=({"method": {wrong: 1}},)) for way in _ways(method)]
     for attempt in attempts:
         with pytest.raises(UserError, match=wrong) as error:
             attempt()
@@ -165,7 +232,7 @@ def _kinds(annotation: Any) -> tuple[Any, ...]:
 
 def _wrong(method: str, name: str) -> list[Any]:
     """Values of an option that have its type and lie outside its range."""
-    kinds = _kinds(distillers.options(method)[name].annotation)
+    kinds = _kinds(_options(method)[name].annotation)
     if any(get_origin(kind) is tuple for kind in kinds):
         return NO_SCHEDULE
     return OUT_OF_RANGE[name] if int in kinds or float in kinds else []
@@ -173,17 +240,17 @@ def _wrong(method: str, name: str) -> list[Any]:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_options_out_of_range_are_the_users_mistake(method: str) -> None:
-    for name, option in distillers.options(method).items():
+    for name, option in _options(method).items():
         numbers = [math.nan, math.inf, -math.inf] if float in _kinds(option.annotation) else []
         for value in ["no_such_word", *_wrong(method, name), *numbers]:
             for way in _ways(method):
                 with pytest.raises(UserError, match=rf"method\.{name}"):
-                    way(method=method, levels=({"method": {name: value}},))
+                    way(levels=({"method": {name: value}},))
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_ranges_are_checked_without_the_command_line_too(method: str) -> None:
-    for name in distillers.options(method):
+    for name in _options(method):
         for value in _wrong(method, name):
             with pytest.raises(UserError, match=rf"method\.{name} is"):
                 _built(method, **{name: value})
@@ -194,7 +261,7 @@ def test_an_unknown_method_is_answered_with_the_nearest() -> None:
         distillers.build("glnm")
 
 
-@pytest.mark.parametrize("method", [m for m in METHODS if distillers.methods()[m].wraps])
+@pytest.mark.parametrize("method", [m for m in METHODS if _kind(m).wraps])
 def test_a_base_does_not_wrap_itself(method: str) -> None:
     with pytest.raises(UserError, match="wraps a method itself"):
         _built(method, base=method)
@@ -208,7 +275,7 @@ def _copies(tensors: Mapping[str, Any]) -> dict[str, Tensor]:
     return {name: t.detach().clone() for name, t in dense.items()}
 
 
-def _everything(batch: Batch, network: nn.Network, student: Output, teacher: Output) -> dict[str, Tensor]:
+def _everything(batch: Batch, network: torch.nn.Module, student: Output, teacher: Output) -> dict[str, Tensor]:
     found = {"x": batch.x, "y": batch.y, "index": batch.index, "labelled": batch.labelled}
     found |= {f"params.{name}": p for name, p in network.state_dict().items()}
     found |= {f"hidden.{name}": h for name, h in student.hidden.items()}
@@ -217,14 +284,13 @@ def _everything(batch: Batch, network: nn.Network, student: Output, teacher: Out
 
 
 @pytest.mark.parametrize("sparse", [True, False], ids=["sparse", "dense"])
-@pytest.mark.parametrize("student", sorted(nn.MODELS))
-@pytest.mark.parametrize("method", GRAPHS)
+@pytest.mark.parametrize(("method", "student"), [(m, s) for m in GRAPHS for s in _students(m)])
 def test_terms_are_finite_scalars_and_gradients_have_names_and_shapes(method: str, student: str, sparse: bool) -> None:
     batch = _batch(sparse)
-    wraps = distillers.methods()[method].wraps
+    wraps = distillers.graph_methods()[method].wraps
     distiller = _made(method, batch, **({"student_needs_graph": nn.needs_graph(student)} if wraps else {}))
-    if distiller.reads_maps and student == "sgc" and sparse:
-        with pytest.raises(UserError, match="dense rows"):
+    if student == "sgc" and (isinstance(distiller, FeatureDistiller) or (distiller.reads_maps and sparse)):
+        with pytest.raises(UserError, match="rows"):  # its one weight matrix multiplies what no weight has made
             _shown(batch, distiller, student)
         return
     network, output, teacher = _shown(batch, distiller, student)
@@ -262,20 +328,25 @@ def test_terms_are_finite_scalars_and_gradients_have_names_and_shapes(method: st
 def test_the_teacher_is_read_by_the_methods_that_say_so_and_by_no_other(method: str) -> None:
     batch = _batch(sparse=False)
     distiller = _made(method, batch)
-    _, output, teacher = _shown(batch, distiller, "mlp")
-    other = replace(teacher, logits=teacher.logits.flip(0)) if distiller.needs_teacher else None
-    first, second = (torch.stack(list(distiller.loss(batch, output, t, STEP).values())).sum() for t in (teacher, other))
-    assert torch.equal(first, second) is not distiller.needs_teacher
+    found = []
+    for turned in (False, True):
+        _, output, teacher = _shown(batch, distiller, _student(method), turned=turned)
+        terms = distiller.loss(batch, output, teacher if distiller.needs_teacher else None, STEP)
+        found.append(torch.stack(list(terms.values())).sum())
+    assert torch.equal(*found) is not distiller.needs_teacher
 
 
-@pytest.mark.parametrize("method", [m for m in GRAPHS if distillers.methods()[m].gradients is Distiller.gradients])
+@pytest.mark.parametrize(
+    "method", [m for m, kind in distillers.graph_methods().items() if kind.gradients is Distiller.gradients]
+)
 def test_default_gradients_are_those_of_the_sum_of_the_terms(method: str) -> None:
     batch = _batch(sparse=True)
     distiller = _made(method, batch)
-    network, output, teacher = _shown(batch, distiller, "gcn")
+    student = "gcn" if distillers.graph_methods()[method].on_graphs else "mlp"
+    network, output, teacher = _shown(batch, distiller, student)
     params = dict(network.named_parameters())
     gradients = distiller.gradients(distiller.loss(batch, output, teacher, STEP), params, batch, output, STEP)
-    twin, output, teacher = _shown(batch, distiller, "gcn")
+    twin, output, teacher = _shown(batch, distiller, student)
     sum(distiller.loss(batch, output, teacher, STEP).values(), start=torch.zeros(())).backward()
     assert gradients.keys() == params.keys()
     for name, p in twin.named_parameters():
@@ -291,7 +362,7 @@ def test_no_label_outside_the_mask_reaches_a_loss(method: str) -> None:
     found = []
     for given in (batch, other):
         distiller = _made(method, given)
-        _, output, teacher = _shown(given, distiller, "mlp")
+        _, output, teacher = _shown(given, distiller, _student(method))
         found.append(distiller.loss(given, output, teacher, STEP))
     assert found[0].keys() == found[1].keys()
     assert all(torch.equal(t, found[1][name]) for name, t in found[0].items())

@@ -19,6 +19,7 @@ from gnnkd.distillers.base import Distiller, Lesson
 from gnnkd.distillers.dgd.bank import Bank
 from gnnkd.distillers.supervised import Supervised
 from gnnkd.errors import UserError
+from gnnkd.nn.around import ask
 from gnnkd.train.fit import DivergedError, Fit, Progress
 from gnnkd.train.settings import TrainSettings
 from gnnkd.train.teacher import GeneratorSettings, outputs, teaching
@@ -42,10 +43,10 @@ def _task(n: int = 90, classes: int = 3) -> NodeTask:
     return task(from_arrays(arrays), seed=0)
 
 
-def _network(name: str, **options: Any) -> nn.Network:
+def _network(name: str, inputs: int = 48, **options: Any) -> nn.Network:
     """A fresh network; dropout draws from the same state afterwards."""
     torch.manual_seed(0)
-    return nn.MODELS[name](48, 3, **{"layers": 2, "width": 8, **options})
+    return nn.MODELS[name](inputs, 3, **{"layers": 2, "width": 8, **options})
 
 
 def _teaching(preset: str | None, file: Path | None = None, norm: str = "none", **settings: Any) -> tuple[Fit, Any]:
@@ -66,17 +67,20 @@ def _taught(preset: str = "tuned") -> tuple[Tensor, Bank]:
 
 def _student(method: str, file: Path | None = None, preset: str = "tuned", key: str = "mine", **settings: Any) -> Fit:
     found, (logits, bank) = _task(), _taught(preset)
-    wraps = distillers.methods()[method].wraps
-    distiller = distillers.build(method, *([bank] if wraps else []), **({"preset": preset} if wraps else {}))
+    kind = distillers.graph_methods()[method]
+    chosen = {"preset": preset} if kind.wraps else {}
+    distiller = distillers.build(method, *([bank] if kind.wraps else []), on_graphs=True, **chosen)
     training = TrainSettings(**{"epochs": EPOCHS, "checkpoint_every": 1000, **settings})
     batch, validation = found.batch(found.split.train), (found.y, found.split.val)
-    network, teacher = _network("mlp"), Output(logits)
-    if distiller.reads_maps:
-        torch.manual_seed(1)
-        teacher = Output(logits, pooled=torch.rand(batch.y.numel(), 8))
-        shown = network.eval()(batch.x, None)
-        distiller.prepare(Lesson(shown, teacher, (), batch.y, momentum=0.0, weight_decay=0.0, seed=0))
-        torch.manual_seed(0)
+    name = "mlp" if kind.on_rows else "gcn"
+    network = distiller.learner(lambda inputs: _network(name, inputs), batch, found.n_classes, 0)
+    torch.manual_seed(1)
+    teacher = Output(logits, pooled=torch.rand(batch.y.numel(), 8) if distiller.reads_maps else None)
+    shown = ask(network.eval(), batch.x, batch.graph, batch.index)
+    says = (lambda _: Output(logits + torch.rand(logits.shape))) if distiller.asks_teacher else None
+    lesson = Lesson(shown, teacher, (), batch.y, momentum=0.0, weight_decay=0.0, seed=0, batch=batch, ask=says)
+    distiller.prepare(lesson)
+    torch.manual_seed(0)
     course = WholeBatch(network, batch, distiller, teacher, validation, training)
     return Fit(course, training, file=file, key=key)
 

@@ -28,14 +28,16 @@ Departures from the released code, which cannot run as published:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from gnnkd.distillers.base import Distiller, Gradients, Lesson, plain_gradients
+from gnnkd.distillers.base import Distiller, Gradients, Lesson, Make, plain_gradients
 from gnnkd.distillers.dgd import fusion
 from gnnkd.distillers.dgd.bank import Bank
+from gnnkd.distillers.space import Between, Range, Whole
 from gnnkd.graph.channels import Channels
 from gnnkd.graph.sketch import sketch_matrix
 from gnnkd.graph.structure import CSR
@@ -67,6 +69,9 @@ class Dgd(Distiller):
     """
 
     wraps: ClassVar[bool] = True
+    space: ClassVar[Mapping[str, Range]] = MappingProxyType(
+        {"beta": Between(0.01, 10.0, log=True), "limit": Between(0.05, 1.0), "k": Whole(1, 5)}
+    )
 
     def __init__(
         self,
@@ -87,12 +92,17 @@ class Dgd(Distiller):
             raise ValueError(f"method.base {type(base).__name__} has gradients of its own; DGD needs a plain one")
         self.base, self.bank, self.seed, self.preset = base, bank, seed, preset
         self.needs_teacher, self.reads_maps = base.needs_teacher, base.reads_maps
+        self.asks_teacher, self.asks_student = base.asks_teacher, base.asks_student
         self.beta = _at_least("beta", PRESETS[preset]["beta"] if beta is None else beta, 0)
         self.limit = _at_least("limit", PRESETS[preset]["limit"] if limit is None else limit, 0) or None
         self.k, self.every = int(_at_least("k", k, 0)), int(_at_least("every", every, 1))
         self.fusion, self.layers, self.control = fusion, layers, control
         self._rules: _Guesses | None = None
         self._sizes: dict[str, Tensor] = {}
+
+    def learner(self, make: Make, batch: Batch, classes: int, seed: int) -> nn.Module:
+        """The base's."""
+        return self.base.learner(make, batch, classes, seed)
 
     def prepare(self, lesson: Lesson) -> None:
         """Make the base's part."""
