@@ -1,6 +1,7 @@
 """Settings of networks by dataset, protocol and model; flags, `--set` and a file beat them.
 
-They belong to the data and the network, never to the method: a method and its baselines share them.
+Those of networks belong to the data and the network, never to the method: a method and its baselines share them.
+Those of methods are what its authors publish for a dataset; a comparison with the same budget for all tunes them.
 """
 
 from __future__ import annotations
@@ -68,6 +69,45 @@ STUDENTS: dict[tuple[str, str, str], Settings] = {
 """As `TEACHERS`."""
 
 
+METHODS: dict[tuple[str, str, str], Settings] = {
+    ("cora", ANY, "ffg2m"): {"label_weight": 0.4, "tau": 1.5},
+    ("citeseer", ANY, "ffg2m"): {"label_weight": 0.1, "tau": 1.5},
+    ("pubmed", ANY, "ffg2m"): {"label_weight": 0.0, "tau": 1.5},
+    ("amazon-photo", ANY, "ffg2m"): {"label_weight": 0.1, "tau": 1.3},
+    ("coauthor-physics", ANY, "ffg2m"): {"label_weight": 0.2, "tau": 1.2},
+    ("cora", ANY, "krd"): {"label_weight": 0.5, "tau": 0.8},
+    ("citeseer", ANY, "krd"): {"label_weight": 0.0, "tau": 0.9},
+    ("pubmed", ANY, "krd"): {"label_weight": 0.0, "tau": 1.0},
+    ("amazon-photo", ANY, "krd"): {"label_weight": 0.4, "tau": 0.8},
+    ("coauthor-physics", ANY, "krd"): {"label_weight": 0.1, "tau": 1.2},
+    ("ogbn-arxiv", ANY, "krd"): {"label_weight": 0.1, "tau": 1.1, "momentum": 0.9, "redraw_every": 10},
+    ("cora", "tran", "nosmog"): {"eps": 0.04, "similarity_weight": 0.1, "walks": 5, "iterations": 1, "dim": 64},
+    ("citeseer", "tran", "nosmog"): {"eps": 0.045, "similarity_weight": 0.1, "walks": 3, "iterations": 5, "dim": 16},
+    ("pubmed", "tran", "nosmog"): {"eps": 0.005, "similarity_weight": 0.9, "walks": 1, "iterations": 3, "dim": 16},
+    ("amazon-computers", "tran", "nosmog"): {
+        "eps": 0.07, "similarity_weight": 1e-9, "walk_length": 70, "walks": 1, "iterations": 1, "dim": 64,
+    },
+    ("amazon-photo", "tran", "nosmog"): {
+        "eps": 0.1, "similarity_weight": 1e-9, "walk_length": 30, "walks": 1, "iterations": 1, "dim": 64,
+    },
+    ("cora", "ind", "nosmog"): {
+        "eps": 0.05, "similarity_weight": 0.1, "walks": 1, "window": 3, "iterations": 3, "dim": 64,
+    },
+    ("citeseer", "ind", "nosmog"): {"eps": 0.05, "similarity_weight": 0.3, "walks": 3, "iterations": 5, "dim": 64},
+    ("pubmed", "ind", "nosmog"): {"eps": 0.001, "similarity_weight": 0.9, "walks": 3, "iterations": 1, "dim": 16},
+    ("amazon-computers", "ind", "nosmog"): {
+        "eps": 0.06, "similarity_weight": 1e-9, "walk_length": 70, "walks": 5, "iterations": 3, "dim": 64,
+    },
+    ("amazon-photo", "ind", "nosmog"): {
+        "eps": 0.1, "similarity_weight": 1e-8, "walks": 1, "window": 3, "iterations": 1, "dim": 32,
+    },
+    ("ogbn-arxiv", "tran", "nosmog"): {"eps": 0.02, "similarity_weight": 1e-6, "dim": 128},
+    ("ogbn-arxiv", "ind", "nosmog"): {"eps": 0.045, "similarity_weight": 1e-6, "dim": 128},
+    ("ogbn-products", ANY, "nosmog"): {"eps": 0.005, "similarity_weight": 1e-7, "dim": 64},
+}  # fmt: skip
+"""By dataset, setting and method: what the methods' authors publish for a dataset, teacher GCN or SAGE."""
+
+
 def preset(dataset: str, protocol: str, teacher: str, student: str) -> dict[str, Settings]:
     """The groups `teacher` and `student` of a run; `dataset` may be any name or path."""
     name = dataset.lower().replace("_", "-")
@@ -75,6 +115,11 @@ def preset(dataset: str, protocol: str, teacher: str, student: str) -> dict[str,
         "teacher": _matching(TEACHERS, (name, protocol, teacher)),
         "student": _matching(STUDENTS, (name, protocol, student)),
     }
+
+
+def of_method(dataset: str, setting: str, method: str) -> Settings:
+    """The group `method` of a run."""
+    return _matching(METHODS, (dataset.lower().replace("_", "-"), setting, method))
 
 
 def _matching(table: dict[tuple[str, str, str], Settings], key: tuple[str, str, str]) -> Settings:

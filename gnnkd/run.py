@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from gnnkd import distillers, models, options
+from gnnkd import distillers, models, options, presets
 from gnnkd.data.graphs import SOURCES
 from gnnkd.data.task import PROTOCOLS, SETTINGS
 from gnnkd.distillers.dgd.settings import GeneratorSettings
@@ -46,8 +46,8 @@ def resolve(
     method = _method_name(method)
     models.check_levels(levels, taught, learner)
     low = models.presets(dataset, split or _natural_split(dataset), taught, learner)
-    groups = options.layered((low, *levels))
     said = options.layered(levels)
+    groups = options.layered((low, {"method": _preset(dataset, setting, method, said["method"])}, *levels))
     base, of_method, generators = _method(method, groups["method"], models.needs_graph(learner))
     for name in (method, *([base] if base else [])):
         _check_student(name, learner)
@@ -84,6 +84,13 @@ def _method_name(said: str) -> str:
             "(digits are images with --dataset digits-images)"
         )
     return options.word("method", said, there)
+
+
+def _preset(dataset: str, setting: str, method: str, said: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What is published for the method on this dataset; of a method around another one, for that."""
+    named = str(said.get("base", "auto")).lower().replace("-", "_")
+    inner = named if distillers.graph_methods()[method].wraps else method
+    return presets.of_method(dataset, setting, inner)
 
 
 def _check_student(method: str, learner: models.Model) -> None:

@@ -7,12 +7,15 @@ Departures: none; `label_weight` is 0 by default, as in all of the paper's repor
 
 from __future__ import annotations
 
-from typing import final
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import ClassVar, final
 
 from torch import Tensor
 
 from gnnkd.distillers.base import Distiller
 from gnnkd.distillers.losses import cross_entropy, soft_kl
+from gnnkd.distillers.space import Between, Range
 from gnnkd.types import Batch, Output, Step
 
 
@@ -23,6 +26,8 @@ class Glnn(Distiller):
     Args:
         label_weight: weight of the cross-entropy on labelled nodes, in [0, 1].
     """
+
+    space: ClassVar[Mapping[str, Range]] = MappingProxyType({"label_weight": Between(0.0, 0.5)})
 
     def __init__(self, *, label_weight: float = 0.0) -> None:
         if not 0 <= label_weight <= 1:

@@ -8,6 +8,8 @@ most graph papers do; the cross-entropy covers the labelled ones.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar, Literal, final
 
 from torch import Tensor
@@ -16,6 +18,7 @@ from gnnkd.distillers.logits import LogitDistiller
 from gnnkd.distillers.losses import soft_kl
 from gnnkd.distillers.ranges import fraction
 from gnnkd.distillers.schedule import Weight, check_some
+from gnnkd.distillers.space import Between, Range
 from gnnkd.types import Step
 
 ALPHA = 0.9
@@ -42,6 +45,9 @@ class Kd(LogitDistiller):
     """
 
     graphs: ClassVar[bool] = True
+    space: ClassVar[Mapping[str, Range]] = MappingProxyType(
+        {"alpha": Between(0.5, 1.0), "temperature": Between(1.0, 5.0)}
+    )
 
     def __init__(
         self,

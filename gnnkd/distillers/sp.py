@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import final
 
-import torch.nn.functional as F
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -44,4 +44,7 @@ def similarity_loss(student: Map, teacher: Map) -> Float[Tensor, ""]:
 def similarity(f: Map) -> Float[Tensor, "N N"]:
     """`F F^T` of the flattened map, each row of the product l2 normalised."""
     rows = f.flatten(1)
-    return F.normalize(rows @ rows.mT, dim=1)
+    gram = rows @ rows.mT
+    squares = gram.square().sum(1, keepdim=True)
+    # No length of an empty row, where its second derivative, which a fusion of gradients reads, is none.
+    return gram * torch.where(squares > 0, squares, 1).rsqrt()

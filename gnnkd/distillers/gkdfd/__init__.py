@@ -45,6 +45,7 @@ Departures:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar, final
 
 import torch
@@ -65,6 +66,7 @@ from gnnkd.distillers.gkdfd.sight import Seen, Sight, measured
 from gnnkd.distillers.losses import cross_entropy, full_precision, soft_kl
 from gnnkd.distillers.maps import pooled
 from gnnkd.distillers.schedule import Weight
+from gnnkd.distillers.space import Between, Range
 from gnnkd.types import UNKNOWN, Batch, Output, Step
 
 __all__ = ["Gkdfd", "Seen"]
@@ -121,6 +123,13 @@ class Gkdfd(Distiller):
     images: ClassVar[bool] = True
     keeps_part: ClassVar[bool] = True
     reads_maps = True
+    space: ClassVar[Mapping[str, Range]] = MappingProxyType(
+        {
+            "graph_weight": Between(0.1, 3.0, log=True),
+            "dfd_weight": Between(0.1, 3.0, log=True),
+            "kd_weight": Between(0.0, 2.0),
+        }
+    )
     drawn: ClassVar[tuple[str, ...]] = ("classes", "samples")
     """Options of rows that are drawn from a whole graph, which batches have no use for."""
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gnnkd.distillers.base import TASK, Distiller, Lesson
 from gnnkd.distillers.losses import cross_entropy, full_precision, soft_kl
 from gnnkd.distillers.maps import pooled
-from gnnkd.distillers.ranges import above_zero, at_least
+from gnnkd.distillers.ranges import above_zero, at_least, fraction
 from gnnkd.errors import UserError
 from gnnkd.types import Batch, Output, Step
 
@@ -24,7 +24,7 @@ class FeatureDistiller(Distiller):
     Args:
         name: of the method's term.
         weight: of it, at least 0.
-        label_weight: of the cross-entropy, at least 0.
+        label_weight: of the cross-entropy, in [0, 1].
         kd_weight: of the divergence of soft labels, at least 0.
         temperature: of that divergence, above 0, in units of logits.
     """
@@ -35,7 +35,7 @@ class FeatureDistiller(Distiller):
     def __init__(self, name: str, *, weight: float, label_weight: float, kd_weight: float, temperature: float) -> None:
         self.name = name
         self.weight = at_least("weight", weight, 0)
-        self.label_weight = at_least("label_weight", label_weight, 0)
+        self.label_weight = fraction("label_weight", label_weight)
         self.kd_weight = at_least("kd_weight", kd_weight, 0)
         self.temperature = above_zero("temperature", temperature)
         if not (self.weight or self.label_weight or self.kd_weight):
