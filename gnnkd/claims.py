@@ -21,6 +21,7 @@ FILES = (
     "checkpoint.safetensors",
     "config.json",
     "result.json",
+    "measures.json",
     "metrics.jsonl",
     "curves.png",
 )

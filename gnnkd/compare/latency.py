@@ -1,0 +1,141 @@
+"""How long an answer takes: on one thread, after warming up, each time about other rows.
+
+What a network that passes messages must fetch first, the neighbourhood of the rows and its features, is timed apart.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import final
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from gnnkd.compare.fetch import cut, same
+from gnnkd.data.augment import generator
+from gnnkd.graph.structure import CSR, Graph
+from gnnkd.nn.around import ask
+
+SIZES = (1, 10, 1000)
+"""Rows that are asked about at once; beside them, all."""
+ALL = "all"
+WARMUP = 3
+LEAST, MOST, SECONDS = 10, 100, 2.0
+"""Timed repeats of one size: at least, at most, and after how many seconds it is enough."""
+
+Times = tuple[float, float]
+"""Seconds of the fetch and of the forward pass."""
+
+
+@final
+@dataclass(frozen=True)
+class Service:
+    """A network with the data that it answers about.
+
+    Args:
+        network: on the CPU, in eval mode.
+        x: features of all nodes [N, D].
+        graph: their edges.
+        index: their ids in the full data.
+        reach: how many hops must be fetched, and how many more for their degrees; None where rows alone will do.
+    """
+
+    network: nn.Module
+    x: Tensor | CSR
+    graph: Graph
+    index: Int[Tensor, " N"]
+    reach: tuple[int, int] | None
+
+    @property
+    def n(self) -> int:
+        """Number of nodes."""
+        return self.x.shape[0]
+
+    def answer(self, nodes: Int[Tensor, " Q"]) -> tuple[Tensor, Times]:
+        """Logits of some nodes, and what they took."""
+        start = time.perf_counter()
+        if self.reach is None:
+            x, index = _rows(self.x, nodes), self.index[nodes]
+            start = middle = time.perf_counter()  # the features of what is asked about come with the question
+            logits = ask(self.network, x, None, index).logits
+        else:
+            piece = cut(self.graph, nodes, self.reach[0], margin=self.reach[1])
+            x, index = _rows(self.x, piece.nodes), self.index[piece.nodes]
+            middle = time.perf_counter()
+            logits = ask(self.network, x, piece.graph, index).logits[piece.rows]
+        return logits, (middle - start, time.perf_counter() - middle)
+
+    def everything(self) -> tuple[Tensor, Times]:
+        """Logits of all nodes in one pass, for which nothing is fetched; nothing of the pass before is used again."""
+        x = self.x.with_value(self.x.value) if isinstance(self.x, CSR) else self.x.view(self.x.shape)
+        graph = None if self.reach is None else same(self.graph)
+        start = time.perf_counter()
+        logits = ask(self.network, x, graph, self.index).logits
+        return logits, (0.0, time.perf_counter() - start)
+
+
+@torch.no_grad()
+def measured(service: Service) -> dict[str, dict[str, dict[str, float]]]:
+    """`latency_ms` of the forward pass and `fetch_ms` of what must be fetched, by number of rows.
+
+    Each is {"p50", "p95", "n"}: milliseconds, and the number of repeats. Sizes beyond the graph's are left out; where
+    rows alone will do there is no fetch.
+    """
+    found: dict[str, list[Times]] = {}
+    draws = generator("asked rows", service.n)
+    with one_thread():
+        for size in SIZES:
+            if size <= service.n:
+                found[str(size)] = repeated(partial(_timed, service, size, draws))
+        found[ALL] = repeated(lambda: service.everything()[1])
+    kinds = {"latency_ms": {size: percentiles([t for _, t in times]) for size, times in found.items()}}
+    if service.reach is not None:
+        kinds["fetch_ms"] = {size: percentiles([t for t, _ in times]) for size, times in found.items() if size != ALL}
+    return kinds
+
+
+def repeated(
+    call: Callable[[], Times], *, warmup: int = WARMUP, least: int = LEAST, most: int = MOST, seconds: float = SECONDS
+) -> list[Times]:
+    """What `call` took in each of its timed repeats."""
+    for _ in range(warmup):
+        call()
+    times: list[Times] = []
+    while len(times) < least or (len(times) < most and sum(map(sum, times)) < seconds):
+        times.append(call())
+    return times
+
+
+def percentiles(seconds: Sequence[float]) -> dict[str, float]:
+    """Median and 95th percentile in milliseconds, and how many there are."""
+    middle, late = np.percentile(np.asarray(seconds) * 1000, [50, 95])
+    return {"p50": round(float(middle), 4), "p95": round(float(late), 4), "n": len(seconds)}
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread of torch for the duration of a block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _timed(service: Service, size: int, draws: torch.Generator) -> Times:
+    return service.answer(_some(service.n, size, draws))[1]
+
+
+def _some(n: int, size: int, draws: torch.Generator) -> Int[Tensor, " Q"]:
+    return torch.randperm(n, generator=draws)[:size]
+
+
+def _rows(x: Tensor | CSR, nodes: Int[Tensor, " S"]) -> Tensor | CSR:
+    return x.select_rows(nodes) if isinstance(x, CSR) else x[nodes]

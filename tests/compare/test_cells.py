@@ -1,0 +1,110 @@
+"""The cells of a comparison: places and configurations are those of the main command."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gnnkd import config, distillers
+from gnnkd.compare.cells import Cell, cells, impossible
+from gnnkd.compare.command import parse
+from gnnkd.compare.comparison import Comparison
+from gnnkd.errors import UserError
+from gnnkd.places import Branch
+
+
+def _comparison(*argv: str) -> Comparison:
+    return parse(["--device", "cpu", *argv])
+
+
+def _cell(comparison: Comparison, label: str, seed: int = 0, student: str = "mlp") -> Cell:
+    of = (student if label != "teacher" else None, label, seed)
+    return next(cell for cell in cells(comparison) if (cell.student_model, cell.label, cell.seed) == of)
+
+
+def test_every_combination_is_a_cell_once_and_teachers_come_first() -> None:
+    words = ("--dataset", "digits", "cora", "--setting", "tran,ind", "--teacher", "gcn,sage", "--students", "mlp,gcn")
+    found = cells(_comparison(*words, "--methods", "mlp,glnn,kd", "--seeds", "3"))
+    assert len(found) == 2 * 2 * 2 * 3 * (1 + 3 + 2)  # the word mlp concerns the student mlp
+    assert len({cell.key for cell in found}) == len(found)
+    where = {cell.key: i for i, cell in enumerate(found)}
+    assert all(where[cell.teacher_key] < where[cell.key] for cell in found if cell.entry)
+
+
+@pytest.mark.parametrize(
+    ("label", "argv"),
+    [
+        ("mlp", ["--method", "supervised"]),
+        ("glnn:label_weight=0.2", ["--method", "glnn", "--set", "method.label_weight=0.2"]),
+        ("glnn:student.lr=0.1", ["--method", "glnn", "--set", "student.lr=0.1"]),
+        ("dgd", ["--method", "dgd", "--set", "method.buckets=64"]),
+        ("dgd(kd)", ["--method", "dgd", "--set", "method.buckets=64", "method.base=kd"]),
+    ],
+)
+def test_a_cell_is_what_the_main_command_makes_of_it(label: str, argv: list[str]) -> None:
+    shared = ["--dataset", "digits", "--split", "cpf", "--setting", "ind", "--set", "train.epochs=7", "teacher.width=8"]
+    every = "mlp,glnn:label_weight=0.2,glnn:student.lr=0.1,dgd,dgd(kd)"
+    comparison = _comparison(*shared, "method.buckets=64", "--methods", every)
+    mine: Any = _cell(comparison, label).plan()
+    main: Any = config.parse([*shared, *argv]).config
+    for name in ("method", "base", "base_given", "options", "student", "student_train", "data", "student_network"):
+        assert getattr(mine, name) == getattr(main, name), name
+    taught: Any = _cell(comparison, "teacher").plan()
+    generated: Any = config.parse([*shared, "--method", "dgd", "--set", "method.buckets=64"]).config
+    for name in ("teacher", "teacher_train", "teacher_network", "generators"):
+        assert getattr(taught, name) == getattr(generated, name), name
+
+
+def test_places_are_those_of_the_main_command() -> None:
+    comparison = _comparison("--methods", "glnn", "dgd(kd):beta=.5")
+    branch = Branch.of(Path("runs"), "digits", "cpf", "tran", "gcn")
+    teacher = branch.teacher(0)
+    assert _cell(comparison, "teacher").place(Path("runs"), "digits", "cpf") == teacher
+    assert _cell(comparison, "glnn").place(Path("runs"), "digits", "cpf") == branch.student(0, "mlp", "glnn", teacher)
+    found = _cell(comparison, "dgd(kd):beta=.5").place(Path("runs"), "digits", "cpf")
+    assert found == branch.student(0, "mlp", "dgd", teacher, base="kd", tag="beta-0.5")
+
+
+def test_generators_learn_beside_a_teacher_only_where_they_are_read() -> None:
+    assert not _cell(_comparison("--methods", "glnn,kd"), "teacher").generators
+    without: Any = _cell(_comparison("--methods", "glnn,kd"), "teacher").plan()
+    assert without.generators is None
+    assert not _cell(_comparison("--methods", "glnn,dgd:beta=0"), "teacher").generators
+    wanted: Any = _cell(_comparison("--methods", "glnn,dgd:preset=paper"), "teacher").plan()
+    assert wanted.generators.preset == "paper"
+    with pytest.raises(UserError, match="dgd and dgd:preset=paper want different generators"):
+        _comparison("--methods", "dgd,dgd:preset=paper")
+    with pytest.raises(UserError, match=r"method\.generators is false"):
+        _comparison("--methods", "dgd", "--set", "method.generators=false")
+
+
+def test_an_option_of_a_method_reaches_those_that_have_it() -> None:
+    comparison = _comparison("--methods", "glnn,kd,mlp", "--set", "method.label_weight=0.3")
+    assert _cell(comparison, "glnn").config().options["label_weight"] == 0.3
+    assert all("label_weight" not in _cell(comparison, label).config().options for label in ("kd", "mlp"))
+    with pytest.raises(UserError, match=r"unknown option 'method\.label_wait'.*did you mean 'method\.label_weight'"):
+        _comparison("--methods", "glnn", "--set", "method.label_wait=1")
+
+
+def test_what_a_search_found_is_beside_what_was_said_and_has_a_place_of_its_own() -> None:
+    comparison = _comparison("--methods", "glnn:label_weight=0.2", "--tune", "5")
+    plain = _cell(comparison, "glnn:label_weight=0.2")
+    assert (plain.tuned, plain.tag) == (0, "label_weight-0.2")
+    found = _cell(replace(comparison, found={plain.configuration: {"student": {"lr": 0.25}}}), plain.label)
+    assert found.tag == "label_weight-0.2+tuned5"
+    assert found.config().student_train.lr == 0.25
+    assert found.config().options["label_weight"] == 0.2
+
+
+def test_what_can_never_be_run_is_told_from_mistakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distillers.graph_methods()["glnn"], "on_graphs", False)
+    comparison = _comparison("--methods", "glnn,kd,dgd(glnn)", "--students", "mlp,gcn")
+    for label in ("glnn", "dgd(glnn)"):
+        assert "glnn teaches students that look at rows alone" in (impossible(_cell(comparison, label, 0, "gcn")) or "")
+        assert impossible(_cell(comparison, label)) is None
+    assert impossible(_cell(comparison, "kd", 0, "gcn")) is None
+    with pytest.raises(UserError, match=r"unknown option 'student\.widht'"):
+        _comparison("--methods", "glnn", "--set", "student.widht=3")
