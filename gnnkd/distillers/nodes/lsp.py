@@ -10,9 +10,10 @@ equations 4 to 6. With h the features of a network, j a neighbour of i and k a k
 The weight, the label's term beside it and the kernels are those of C. K. Joshi, F. Liu, X. Xun, J. Lin, C. S. Foo, "On
 representation knowledge distillation for graph neural networks", 2022; `kd_weight` adds soft labels, as there.
 
-Departures: the features are what the last weight matrix multiplies, with dropout in training; all observed nodes are
-compared, where the second paper has those of the subgraph that training nodes induce; self loops are no neighbours;
-`l2` is the square of the distance, as the first paper prints it; one layer is compared, not several.
+Departures: the features are what the last weight matrix multiplies, with dropout in training; self loops are no
+neighbours; `l2` is the square of the distance, as the first paper prints it; one layer is compared, not several. Nodes
+are those of the subgraph that labelled nodes induce, as in the second paper; on all nodes (`labelled` false) the
+published weight keeps an MLP from learning anything else.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from types import MappingProxyType
 from typing import ClassVar, Literal, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from gnnkd.distillers.nodes.features import FeatureDistiller
 from gnnkd.distillers.nodes.pairs import others
 from gnnkd.distillers.space import Between, OneOf, Range
 from gnnkd.graph.attention import edge_dot, expand, gather, segment_max, segment_sum
-from gnnkd.graph.structure import CSR
+from gnnkd.graph.structure import CSR, Graph
 from gnnkd.types import Batch, Step
 
 EPS = 1e-12
@@ -48,10 +49,16 @@ class Lsp(FeatureDistiller):
         label_weight: of the cross-entropy on labelled nodes, in [0, 1].
         kd_weight: of the divergence of soft labels on all nodes, at least 0.
         temperature: of that divergence, above 0, in units of logits.
+        labelled: compare labelled rows and the edges among them alone; False compares all rows.
     """
 
     space: ClassVar[Mapping[str, Range]] = MappingProxyType(
-        {"weight": Between(1.0, 1e4, log=True), "kernel": OneOf(("rbf", "cosine", "poly", "l2"))}
+        {
+            "weight": Between(1.0, 1e4, log=True),
+            "kernel": OneOf(("rbf", "cosine", "poly", "l2")),
+            "kd_weight": OneOf((0.0, 0.9)),
+            "labelled": OneOf((True, False)),
+        }
     )
 
     def __init__(
@@ -62,15 +69,28 @@ class Lsp(FeatureDistiller):
         label_weight: float = 1.0,
         kd_weight: float = 0.0,
         temperature: float = 4.0,
+        labelled: bool = True,
     ) -> None:
         super().__init__("lsp", weight=weight, label_weight=label_weight, kd_weight=kd_weight, temperature=temperature)
-        self.kernel = KERNELS[kernel]
+        self.kernel, self.labelled = KERNELS[kernel], labelled
+        self._kept: tuple[Batch, Tensor, CSR] | None = None
 
     def term(
         self, batch: Batch, student: Float[Tensor, "N _"], teacher: Float[Tensor, "N _"], step: Step
     ) -> Float[Tensor, ""]:
         """The divergence of local structures."""
-        return structure_divergence(others(batch), student, teacher, self.kernel)
+        if not self.labelled:
+            return structure_divergence(others(batch), student, teacher, self.kernel)
+        if self._kept is None or self._kept[0] is not batch:
+            self._kept = (batch, *_induced(batch))
+        _, rows, a = self._kept
+        return structure_divergence(a, student[rows], teacher[rows], self.kernel)
+
+
+def _induced(batch: Batch) -> tuple[Int[Tensor, " S"], CSR]:
+    """The labelled rows, and the edges among them."""
+    rows, a = batch.labelled.nonzero().flatten(), others(batch)
+    return rows, Graph(a).subgraph(rows).adjacency
 
 
 def structure_divergence(

@@ -29,7 +29,7 @@ from gnnkd.types import Batch, Output, Step
 
 N, D, C = 30, 12, 4
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
-    "lsp": ("lsp", {}),
+    "lsp": ("lsp", {"labelled": False}),
     "ffg2m": ("ffg2m", {}),
     "krd": ("krd", {"warmup_epochs": 2, "every": 3}),
     "hgmd weight": ("hgmd", {"mode": "weight"}),
@@ -235,11 +235,24 @@ def test_lsp_is_the_mean_over_nodes_with_neighbours(kernel: str) -> None:
         return torch.stack([SLOW[kernel](h[i], h[j]) for j in near[i]])
 
     slow = torch.stack([_kl(weights(t, i), weights(s, i)) for i in near]).mean()
-    made = distillers.build("lsp", on_graphs=True, kernel=kernel, weight=100.0, label_weight=0.0)
+    made = distillers.build("lsp", on_graphs=True, kernel=kernel, weight=100.0, label_weight=0.0, labelled=False)
     outputs = Output(_random(N, C), {"first": s, "w": s}), Output(_random(N, C), {"first": t, "w": t})
     (found,) = made.loss(batch, *outputs, Step(0, 1)).values()
     torch.testing.assert_close(found, 100 * slow)
     torch.testing.assert_close(torch.autograd.grad(found, s)[0], 100 * torch.autograd.grad(slow, s)[0])
+
+
+def test_lsp_of_labelled_rows_is_that_of_the_graph_among_them() -> None:
+    batch = _batch()
+    assert isinstance(batch.graph, Graph)
+    s, t = _random(N, 6, size=0.7), _random(N, 9, size=0.7, seed=1)
+    rows = batch.labelled.nonzero().flatten()
+    among = others(Batch.of(rows[:, None].float(), batch.y[rows], batch.graph.subgraph(rows), batch.labelled[rows]))
+    assert 0 < among.n_entries < others(batch).n_entries
+    made = distillers.build("lsp", on_graphs=True, weight=1.0, label_weight=0.0)
+    outputs = Output(_random(N, C), {"first": s, "w": s}), Output(_random(N, C), {"first": t, "w": t})
+    (found,) = made.loss(batch, *outputs, Step(0, 1)).values()
+    torch.testing.assert_close(found, structure_divergence(among, s[rows], t[rows], KERNELS["rbf"]))
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
