@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from gnnkd.data import made, npz, ogb, raw
+from gnnkd.data import made, mapped, npz, ogb, raw, synthetic
 from gnnkd.data.dataset import NodeDataset, from_arrays, to_arrays
 from gnnkd.data.location import data_root, graph_cache
 from gnnkd.data.pyg import from_pyg
@@ -58,7 +58,7 @@ SOURCES: Mapping[str, raw.Source] = MappingProxyType(
 
 def names() -> list[str]:
     """The datasets known by name."""
-    return sorted([*MADE, *SOURCES])
+    return sorted([*MADE, *SOURCES, *synthetic.PLANS])
 
 
 def load(
@@ -69,12 +69,13 @@ def load(
     graph: str | None = None,
     k: int | None = None,
 ) -> NodeDataset:
-    """Load a dataset by name, or a graph's .npz file by path.
+    """Load a dataset by name, or by path a graph's .npz file or the graph.json of one that is mapped into memory.
 
     Args:
-        name: upper or lower case, dashes or underscores; or a path (see `gnnkd.data.npz` for the format).
+        name: upper or lower case, dashes or underscores; or a path (see `gnnkd.data.npz` and `gnnkd.data.mapped` for
+            the formats).
         root: of the raw data; by default `$GNNKD_DATA`, else a folder in the user's cache. What is not there is
-            downloaded.
+            downloaded; synthetic graphs are made by `scripts/make_synthetic.py`.
         undirected: add the mirror of each edge; of those known by name only OGB's have one-way edges.
         graph: `given` takes the edges of the data, `knn` and `uem` make them of the features (see
             `graph.build.Neighbourhood`); by default `given` where there are edges, else `knn`.
@@ -87,9 +88,10 @@ def load(
     key = word.lower().replace("_", "-")
     if key in MADE:
         return MADE[key](key, graph, k)
-    if key in SOURCES:
-        by = made.rule(graph, k, edges=True, where=f"'{key}'")
-        found = _published(key, data_root(root), undirected=undirected)
+    known = key in SOURCES or key in synthetic.PLANS
+    if known or Path(word).name == mapped.CARD:
+        by = made.rule(graph, k, edges=True, where=f"'{key if known else word}'")
+        found = _named(key, data_root(root), undirected=undirected) if known else mapped.read(word)
         return found if by is None else _joined(found, by)
     if key.endswith(".npz") or os.sep in word or os.path.isfile(word):  # noqa: PTH113, a name too long is no file
         return npz.read(word, undirected=undirected, graph=graph, k=k)
@@ -100,6 +102,12 @@ def _joined(dataset: NodeDataset, by: Neighbourhood) -> NodeDataset:
     """The same nodes with edges made of their features, and what reading noted of them alone."""
     graph, alone = made.edges(dataset.x, by, dataset.name)
     return replace(dataset, graph=graph, made=by, notes=(*dataset.notes, made.said(by, instead=True), *alone))
+
+
+def _named(name: str, root: Path, *, undirected: bool) -> NodeDataset:
+    if name in synthetic.PLANS:  # has each edge in both directions
+        return synthetic.load(name, root)
+    return _published(name, root, undirected=undirected)
 
 
 def _published(name: str, root: Path, *, undirected: bool) -> NodeDataset:

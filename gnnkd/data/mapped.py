@@ -1,0 +1,206 @@
+"""A graph as a folder of arrays that are mapped into memory: what does not fit there is read as it is needed.
+
+    graph.json                              what is in the folder, and the SHA-256 of each array
+    x.npy                                   [N, D] features, float32 or float16
+    rowptr.npy, col.npy                     the adjacency in compressed rows: row = target, column = source; int32 where
+                                            that suffices, else int64
+    y.npy                                   [N] class ids, -1 = unknown
+    train_mask.npy, val_mask.npy, test_mask.npy    [N] booleans
+
+Features of float32 and the adjacency stay on disk until they are touched; the system may drop them again at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from gnnkd.data.dataset import NodeDataset
+from gnnkd.data.labels import MASKS
+from gnnkd.errors import UserError
+from gnnkd.graph.split import Split
+from gnnkd.graph.structure import CSR, Graph
+from gnnkd.types import UNKNOWN
+
+Array = npt.NDArray[Any]
+
+CARD = "graph.json"
+FORMAT = 1
+ARRAYS = ("x", "rowptr", "col", "y", *MASKS)
+_BLOCK = 1 << 22
+"""Entries looked at together in checks, so that they take no memory of the size of the array."""
+
+
+def index_type(*sizes: int) -> np.dtype[Any]:
+    """The smaller type in which indices below each of `sizes` can be kept: int32 or int64."""
+    return np.dtype(np.int32 if max(sizes) < 2**31 else np.int64)
+
+
+@final
+class Writer:
+    """Arrays of a folder, written block by block; the folder appears when all of it is there (see `writing`).
+
+    Args:
+        draft: the folder that is written in.
+    """
+
+    def __init__(self, draft: Path) -> None:
+        self.draft = draft
+        self.digests: dict[str, str] = {}
+
+    def array(self, name: str, dtype: npt.DTypeLike, shape: tuple[int, ...], blocks: Iterable[Array]) -> None:
+        """Write one array, whose rows are those of `blocks` one after another.
+
+        Raises:
+            ValueError: the blocks hold more or fewer rows than `shape` says.
+        """
+        kind = np.dtype(dtype).newbyteorder("<")
+        digest, rows = hashlib.sha256(f"{kind.str}|{shape}".encode()), 0
+        with (self.draft / f"{name}.npy").open("xb") as file:
+            header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            for block in blocks:
+                data = np.ascontiguousarray(block, dtype=kind)
+                digest.update(data.data)
+                file.write(data.data)
+                rows += data.shape[0]
+        if rows != shape[0]:
+            raise ValueError(f"{name} was to have {shape[0]} rows and {rows} were written")
+        self.digests[name] = digest.hexdigest()
+
+    def card(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Write what the graph is, with the arrays' digests, and return what was written."""
+        card = {"format": FORMAT, **facts, "sha256": self.digests}
+        (self.draft / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+        return card
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[Writer]:
+    """Write a folder whole or not at all.
+
+    Raises:
+        UserError: it is there already, or cannot be written.
+    """
+    if folder.exists():
+        raise UserError(f"{folder} is there already; remove it to make it anew, or give another --name")
+    draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+    try:
+        try:
+            draft.mkdir(parents=True)
+            yield Writer(draft)
+            draft.rename(folder)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error.strerror or error}; choose another place") from error
+
+
+def arrays(folder: Path) -> tuple[dict[str, Any], dict[str, Array]]:
+    """What `graph.json` says, and the arrays as they lie on disk: mapped, of the type they are kept in, read-only.
+
+    Raises:
+        UserError: a file that is missing, truncated or not what `graph.json` says.
+    """
+    card = _card(folder)
+    n, edges, width = (card[key] for key in ("nodes", "edges", "features"))
+    shapes = {"x": (n, width), "rowptr": (n + 1,), "col": (edges,)}
+    found = {}
+    for name in ARRAYS:
+        file = folder / f"{name}.npy"
+        try:
+            # Not copy-on-write, which systems refuse for files larger than their memory.
+            found[name] = np.load(file, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{file} is missing, truncated or damaged ({reason}); make the folder again") from error
+        shape = shapes.get(name, (n,))
+        if found[name].shape != shape:
+            raise UserError(f"{file} has shape {list(found[name].shape)}; {CARD} says {list(shape)}: make it again")
+    if found["x"].dtype not in (np.float32, np.float16):
+        raise UserError(f"{folder / 'x.npy'} is of type {found['x'].dtype}; features are float32 or float16")
+    return card, found
+
+
+def read(folder: str | os.PathLike[str], *, name: str | None = None) -> NodeDataset:
+    """A graph whose features and adjacency stay on disk until they are touched.
+
+    Features of float16 are read into memory, as float32: networks compute in it.
+
+    Args:
+        folder: that has `graph.json`, or the path of that file.
+        name: of the dataset; what `graph.json` says by default.
+
+    Raises:
+        UserError: as `arrays`, and for an adjacency that is none.
+    """
+    folder = Path(folder)
+    folder = folder.parent if folder.name == CARD else folder
+    card, found = arrays(folder)
+    x = found["x"]
+    half = x.dtype != np.float32
+    n = x.shape[0]
+    _check_adjacency(found["rowptr"], found["col"], n, folder)
+    y = torch.from_numpy(found["y"].astype(np.int64))
+    classes = card["classes"]
+    if int(y.min()) < UNKNOWN or int(y.max()) >= classes:
+        raise UserError(f"{folder / 'y.npy'} holds a class outside 0..{classes - 1}; make it again")
+    return NodeDataset(
+        name=name or card["name"],
+        x=torch.from_numpy(x.astype(np.float32)) if half else _shared(x),
+        y=y,
+        graph=Graph(CSR(_shared(found["rowptr"]), _shared(found["col"]), None, (n, n))),
+        classes=tuple(range(classes)),
+        split=Split(*(torch.from_numpy(np.array(found[mask], dtype=bool)) for mask in MASKS)),
+        notes=("features of type float16 read as float32",) if half else (),
+    )
+
+
+def _card(folder: Path) -> dict[str, Any]:
+    file = folder / CARD
+    try:
+        card = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UserError(f"{file} is no JSON ({error}); make the folder again") from error
+    numbers = ("nodes", "edges", "features", "classes")
+    if not isinstance(card, dict) or card.get("format") != FORMAT or not isinstance(card.get("name"), str):
+        raise UserError(f"{file} is not of format {FORMAT} of a graph's folder; make the folder again")
+    if not all(isinstance(card.get(key), int) and card[key] > 0 for key in numbers):
+        raise UserError(f"{file} lacks one of {', '.join(numbers)}, integers above 0; make the folder again")
+    return card
+
+
+def _check_adjacency(rowptr: Array, col: Array, n: int, folder: Path) -> None:
+    """An index outside would be read from foreign memory."""
+    for name, array in (("rowptr", rowptr), ("col", col)):
+        if array.dtype not in (np.int32, np.int64):
+            raise UserError(f"{folder / name}.npy is of type {array.dtype}; indices are int32 or int64")
+    if rowptr[0] != 0 or rowptr[-1] != col.size or bool((np.diff(rowptr) < 0).any()):
+        raise UserError(f"{folder / 'rowptr.npy'} does not rise from 0 to {col.size}; make the folder again")
+    for start in range(0, col.size, _BLOCK):
+        block = col[start : start + _BLOCK]
+        if block.min() < 0 or block.max() >= n:
+            raise UserError(f"{folder / 'col.npy'} holds a node outside 0..{n - 1}; make the folder again")
+
+
+def _shared(array: Array) -> Tensor:
+    """A tensor over the mapped file itself."""
+    with warnings.catch_warnings():
+        # Nothing in the house writes to a dataset, and the pages are protected.
+        warnings.filterwarnings("ignore", "The given NumPy array is not writ", UserWarning)
+        return torch.from_numpy(array)
