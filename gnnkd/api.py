@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -42,13 +42,14 @@ class Distilled:
     `scores` are the accuracies in [0, 1], by the names that a run's `result.json` has: `test_acc`, `val_acc`,
     `teacher_test_acc`, and under the setting `ind` what the test accuracies are made of. Test accuracy is of nodes that
     no choice has seen. `teacher` is None where ready logits stood for it. `notes` say what reading the data changed,
-    and which weights DGD could not reach.
+    and which weights DGD could not reach. `index` are the ids, in the data, of the nodes of the training, ascending.
     """
 
     student: Predictor
     teacher: Predictor | None
     scores: Mapping[str, float]
     notes: tuple[str, ...] = ()
+    index: Int[Tensor, " R"] | None = field(default=None, compare=False)
 
     @property
     def test_acc(self) -> float:
@@ -66,16 +67,30 @@ class Distilled:
         return self.scores["teacher_test_acc"]
 
     def predict(
-        self, x: Tensor | np.ndarray | CSR, graph: Graph | Tensor | np.ndarray | None = None
+        self,
+        x: Tensor | np.ndarray | CSR,
+        graph: Graph | Tensor | np.ndarray | None = None,
+        *,
+        index: Tensor | np.ndarray | None = None,
     ) -> Int[Tensor, " N"]:
-        """Class of each row, as a label of the training data; an MLP student needs no graph."""
-        return self.student.predict(x, graph)
+        """Class of each row, as a label of the training data.
+
+        An MLP student needs no graph, unless its method does: `gnnkd.distillers.graph_methods()[method].needs` has
+        what a student needs beside its own network's needs. One that knows nodes of its training (of `nosmog`, `cpf`)
+        is told by `index` [N] which nodes of the data the rows are, -1 for new ones; with None all rows are new, and a
+        UserWarning says so where there are as many as it knows. The nodes of the training are `Distilled.index`.
+        """
+        return self.student.predict(x, graph, index=index)
 
     def predict_proba(
-        self, x: Tensor | np.ndarray | CSR, graph: Graph | Tensor | np.ndarray | None = None
+        self,
+        x: Tensor | np.ndarray | CSR,
+        graph: Graph | Tensor | np.ndarray | None = None,
+        *,
+        index: Tensor | np.ndarray | None = None,
     ) -> Float[Tensor, "N C"]:
-        """Probability of each class."""
-        return self.student.predict_proba(x, graph)
+        """Probability of each class; arguments as of `predict`."""
+        return self.student.predict_proba(x, graph, index=index)
 
     def save(self, folder: Path | str) -> None:
         """Write the student to `folder/model.safetensors`, for `gnnkd.load`."""
@@ -108,7 +123,7 @@ def distill(
         teacher: a network's name, as in `gnnkd.nn.MODELS`; a module; or ready logits [N, C], a row for each node in
             its order and a column for each class, ascending.
         student: a network's name, or a module.
-        method: as `gnnkd.distillers.methods()`.
+        method: as `gnnkd.distillers.graph_methods()`.
         seed: of split, initialisation and dropout of both stages, at least 0.
         split: protocol; masks in the data if it has them, else `cpf`.
         setting: "tran", every node is seen in training, or "ind", a fifth of the test nodes and their edges are not.
@@ -169,6 +184,7 @@ def _distilled(
         teacher=teacher,
         scores=found | scores.of_teacher(of_teacher),
         notes=(*notes, *learnt.notes),
+        index=task.index,
     )
 
 

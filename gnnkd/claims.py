@@ -39,11 +39,13 @@ def claim(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    way: str = "choose a --tag",
 ) -> bool:
     """Make a place ready for the run described; False if that run is finished there already, and stays.
 
     The description is written to `config.json`. Nothing that a run left is lost unless `overwrite` says so.
-    `differing` is as in `check_teacher`.
+    `differing` is as in `check_teacher`, and `way`
+    says how this command writes to another place.
 
     Raises:
         UserError: another configuration lies there, an unfinished run (without `resume`), damaged files, or the folder
@@ -53,7 +55,7 @@ def claim(
     if overwrite:
         _cleared(place)
     elif left - {"config.json"}:
-        _check_same(place, description, differing)
+        _check_same(place, description, differing, way)
         if place.finished:
             read_result(place.result)
             return False
@@ -77,9 +79,9 @@ def _cleared(place: Place) -> None:
     shutil.rmtree(place.folder / FOLDER, ignore_errors=True)
 
 
-def _check_same(place: Place, description: Mapping[str, Any], differing: tuple[str, str]) -> None:
+def _check_same(place: Place, description: Mapping[str, Any], differing: tuple[str, str], way: str) -> None:
     if not place.config.exists():
-        raise UserError(f"{place.folder} holds a run without config.json; choose a --tag, or --overwrite it")
+        raise UserError(f"{place.folder} holds a run without config.json; {way}, or --overwrite it")
     changed = differences(read_json(place.config), description)
     words = dict(zip(HASHES, differing, strict=True))
     told = [one for one in changed if _last(one[0]) not in HASHES]
@@ -89,7 +91,7 @@ def _check_same(place: Place, description: Mapping[str, Any], differing: tuple[s
     else:
         what = "on " + ", and ".join(dict.fromkeys(words[_last(key)] for key, _, _ in changed))
     if changed:
-        raise UserError(f"{place.folder} holds a run {what}; choose a --tag, or --overwrite it")
+        raise UserError(f"{place.folder} holds a run {what}; {way}, or --overwrite it")
 
 
 def _last(key: str) -> str:

@@ -197,8 +197,14 @@ class Config:
                 f"the method {instead}, or train a teacher"
             )
         if self.reads_features:
+            asks = any(kind.asks_teacher for kind in self.kinds)
+            why = (
+                "asks its teacher about other features, and ready logits cannot answer"
+                if asks
+                else "reads a teacher's features, and ready logits have none"
+            )
             raise UserError(
-                f"{self.base or self.method} reads a teacher's features, and ready logits have none; use "
+                f"{self.base or self.method} {why}; use "
                 f"{distillers.default_base(models.needs_graph(self.student_network))}, or train a teacher"
             )
 

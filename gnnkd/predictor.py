@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +78,9 @@ class Predictor:
         either, a network whose training edges were made of features gets those of `x`, made by the same rule.
 
         A student that knows nodes of its training (by their positions or labels) is told by `index` [N] which nodes of
-        the full data the rows are, -1 for new ones; without it all rows are new to it.
+        the full data the rows are, -1 for new ones; without it all rows are new to it. If they are as many as it knows,
+        they are rather those of the training, and a UserWarning says that they are taken as new. It may look at edges
+        of new rows alone; those made by a rule are made if there is one.
 
         Raises:
             UserError: rows of another width or not finite, too few for the rule, a missing graph, edges out of range,
@@ -90,28 +93,38 @@ class Predictor:
         rows = rows.to(device) if isinstance(rows, CSR) else rows.to(device, torch.float32)
         if not bool((rows.values() if isinstance(rows, CSR) else rows).isfinite().all()):
             raise UserError("x holds values that are not finite; fill them in before predicting")
-        found = self._made(rows) if graph is None else self._given(graph, rows.shape[0]).to(device)
+        ids = self._ids(index, rows.shape[0])
+        found = self._made(rows, ids) if graph is None else self._given(graph, rows.shape[0]).to(device)
         if self.features == "row":
             rows = row_normalised(rows, "x")
         self.network.eval()
         with torch.no_grad():
-            return ask(self.network, rows, found, self._ids(index, rows.shape[0])).logits
+            return ask(self.network, rows, found, ids).logits
 
     def _ids(self, index: Tensor | np.ndarray | None, n_rows: int) -> Tensor | None:
         if index is None:
+            known = self.network.n_known if isinstance(self.network, Around) else 0
+            if known and known == n_rows:
+                warnings.warn(
+                    f"all {n_rows} rows are taken as new, and the network knows as many nodes; if they are these, say "
+                    "which by index=, their ids in the full data",
+                    stacklevel=2,
+                )
             return None
         found = torch.as_tensor(np.asarray(torch.as_tensor(index).cpu()))
         if found.shape != (n_rows,) or found.is_floating_point() or found.dtype == torch.bool:
             raise UserError(f"index is {found.dtype} of shape {list(found.shape)}; it must be {n_rows} whole numbers")
         return found.long().to(next(self.network.parameters()).device)
 
-    def _made(self, rows: Tensor | CSR) -> Graph | None:
-        """The graph of features, for a network that needs one."""
-        if not self.needs_graph:
+    def _made(self, rows: Tensor | CSR, ids: Tensor | None) -> Graph | None:
+        """The graph of features, for a network that looks at edges when it is asked about these rows."""
+        around = self.network if isinstance(self.network, Around) else None
+        if not self.needs_graph and (self.made is None or around is None or not around.reads_edges(ids)):
             return None
         if self.made is None:
+            inside = f" inside {kind_of(around).replace('_', ' ')}" if around is not None else ""
             raise UserError(
-                f"a {self.name} network predicts along edges: give edge_index [2, E] as the second argument"
+                f"a {self.name} network{inside} predicts along edges: give edge_index [2, E] as the second argument"
             )
         if rows.shape[0] <= self.made.k:
             raise UserError(
@@ -159,6 +172,11 @@ class Predictor:
     def n_parameters(self) -> int:
         """Number of trainable parameters."""
         return sum(p.numel() for p in self.network.parameters())
+
+    @property
+    def n_stored(self) -> int:
+        """Numbers beside them that what is around a network keeps for its predictions; 0 where nothing is."""
+        return self.network.n_stored if isinstance(self.network, Around) else 0
 
     def save(self, folder: Path | str, name: str = "model.safetensors") -> None:
         """Write the network into `folder`; `load` needs nothing else, but the module if it is the user's."""

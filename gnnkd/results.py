@@ -48,34 +48,43 @@ def run_student(task: NodeTask, config: Config, place: Place, *, resume: bool, p
     Raises:
         UserError: the teacher's outputs are of other rows, or files are damaged.
     """
-    teacher, bank, taught = _lesson(task, config, place)
-    asked = _asked(config, place, task)
+    teacher, bank, asked = lesson(task, config, place.teacher)
+    taught = _scores_of_teacher(task, config, place)
     learnt = train_student(task, config, teacher, bank, progress, asked=asked, place=place, resume=resume)
     found = scores.of_network(learnt.predictor.network, task)
     names = {"student_model": config.student_model, "method": config.method, "base": config.base}
     return _finish(task, config, place, learnt.predictor, learnt.reached, found, names | scores.of_teacher(taught))
 
 
-def _lesson(
-    task: NodeTask, config: Config, place: Place
-) -> tuple[Float[Tensor, "N C"], Bank | None, Mapping[str, Any]]:
-    """What a student learns from, ready or in its teacher's files: logits, generators, and the teacher's scores."""
+def lesson(
+    task: NodeTask, config: Config, teacher: Place | None
+) -> tuple[Float[Tensor, "N C"], Bank | None, torch.nn.Module | None]:
+    """What a student learns from: logits, generators, and the trained network if the method asks it for features.
+
+    Args:
+        task: whose rows are taught.
+        config: of the student; ready logits in it stand for a teacher.
+        teacher: the place of a finished one; None where there are ready logits.
+
+    Raises:
+        UserError: its outputs are of other rows, or files are damaged.
+    """
     if config.logits is not None:
-        return config.logits.on(task), None, config.logits.scores(task)
-    assert place.teacher is not None
-    bank = None
-    if distillers.graph_methods()[config.method].wraps and place.teacher.generators.exists():
-        bank = stored_bank(place.teacher.generators)
-    return cached_outputs(place.teacher.outputs, task), bank, read_result(place.teacher.result)
+        return config.logits.on(task), None, None
+    assert teacher is not None
+    bank, asked = None, None
+    if distillers.graph_methods()[config.method].wraps and teacher.generators.exists():
+        bank = stored_bank(teacher.generators)
+    if config.reads_features:
+        asked = predictor.load(teacher.model).network.to(task.y.device)
+    return cached_outputs(teacher.outputs, task), bank, asked
 
 
-def _asked(config: Config, place: Place, task: NodeTask) -> torch.nn.Module | None:
-    """The trained teacher of a place, if the method asks it for features."""
-    if not config.reads_features:
-        return None
+def _scores_of_teacher(task: NodeTask, config: Config, place: Place) -> Mapping[str, Any]:
+    if config.logits is not None:
+        return config.logits.scores(task)
     assert place.teacher is not None
-    found = predictor.load(place.teacher.model)
-    return found.network.to(task.y.device)
+    return read_result(place.teacher.result)
 
 
 def cached_outputs(file: Path, task: NodeTask) -> Float[Tensor, "N C"]:
@@ -132,6 +141,7 @@ def _finish(
         "epochs": reached.epoch,
         "seconds": round(reached.seconds, 3),
         "n_parameters": predictor.n_parameters,
+        "n_stored": predictor.n_stored,
         "config": read_json(place.config),
         "versions": versions(),
         "commit": commit(),

@@ -15,6 +15,12 @@ import typing_extensions
 
 # The rooms where tensors live. Above them, annotations name classes that are imported late, for a fast --help.
 ROOMS = (
+    "compare.costs",
+    "compare.fetch",
+    "compare.latency",
+    "compare.macs",
+    "compare.measures",
+    "compare.statistics",
     "data",
     "distillers",
     "graph",

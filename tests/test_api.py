@@ -111,6 +111,49 @@ def test_a_student_on_the_graph_needs_the_graph(student: str) -> None:
     assert torch.equal(done.predict(data.x, graph), found)
 
 
+KNOWING: dict[str, dict[str, Any]] = {"nosmog": {"walk_length": 10, "walks": 2, "dim": 6}, "cpf": {}}
+"""Methods whose students know nodes of the training, with few walks."""
+
+
+@cache
+def _knowing(method: str, setting: str = "tran", weights: str | None = None) -> Distilled:
+    options = SMALL | {"method": KNOWING[method] | ({} if weights is None else {"weights": weights})}
+    return gnnkd.distill(_data(), method=method, setting=setting, options=options, device="cpu", quiet=True)
+
+
+@pytest.mark.parametrize(("method", "weights"), [("nosmog", None), ("cpf", "ind"), ("cpf", "tra")])
+def test_a_student_that_knows_nodes_is_told_which_the_rows_are(method: str, weights: str | None) -> None:
+    """Then it scores as reported; otherwise all rows are new to it, which it says where it is no plain question."""
+    data, done, ids = _data(), _knowing(method, weights=weights), torch.arange(240)
+    assert done.index is not None
+    assert torch.equal(done.index, ids)
+    found = done.predict(data.x, data.edge_index, index=ids)
+    assert done.test_acc == pytest.approx(float((found == data.y)[data.test_mask].double().mean()))
+    shares = done.predict_proba(data.x, data.edge_index, index=ids.numpy())
+    assert torch.equal(LABELS[shares.argmax(1)], found)
+    with pytest.warns(UserWarning, match="all 240 rows are taken as new.*index="):
+        new = done.predict_proba(data.x, data.edge_index)
+    assert torch.equal(new, done.predict_proba(data.x, data.edge_index, index=torch.full((240,), -1)))
+    assert not torch.allclose(new, shares)
+    few = data.edge_index[:, (data.edge_index < 239).all(0)]
+    assert done.predict(data.x[:239], few).shape == (239,), "fewer rows are a plain question"
+
+
+def test_unseen_nodes_are_not_among_those_that_a_student_knows() -> None:
+    data, done = _data(), _knowing("nosmog", "ind")
+    assert done.index is not None
+    seen = torch.isin(torch.arange(240), done.index)
+    found = done.predict(data.x, data.edge_index, index=torch.arange(240)) == data.y
+    assert done.scores["test_acc_ind"] == pytest.approx(float(found[~seen].double().mean()))
+    with pytest.warns(UserWarning, match="taken as new"):
+        done.predict(data.x[seen], torch.zeros(2, 0))
+
+
+def test_what_is_around_a_network_is_named() -> None:
+    with pytest.raises(UserError, match="a mlp network inside label propagation predicts along edges: give edge_index"):
+        _knowing("cpf").predict(_data().x[:5])
+
+
 @pytest.mark.parametrize("student", sorted(gnnkd.nn.MODELS))
 @pytest.mark.parametrize("form", [torch.zeros(2, 0, dtype=torch.long), np.zeros((2, 0))])
 def test_nodes_without_any_edge_can_be_asked_about(student: str, form: Any) -> None:

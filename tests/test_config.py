@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gnnkd import nn, options
+from gnnkd import distillers, nn, options, presets
 from gnnkd.config import parse
 from gnnkd.errors import UserError
 from gnnkd.run import resolve
@@ -119,6 +119,13 @@ def test_presets_fit_every_network(dataset: str, model: str) -> None:
     """A preset for a dataset says nothing to a network that does not have the option."""
     config = resolve(dataset, teacher_model=model, student_model=model)
     assert set(config.teacher) == set(config.student) == set(options.of(nn.MODELS[model]))
+
+
+def test_published_settings_of_nosmog_follow_the_setting() -> None:
+    found = {s: presets.of_method("citeseer", s, "nosmog") for s in ("tran", "ind")}
+    assert (found["tran"]["iterations"], found["tran"]["dim"]) == (5, 16)
+    assert (found["ind"]["iterations"], found["ind"]["dim"]) == (3, 64)
+    assert found["ind"].keys() <= options.of(distillers.graph_methods()["nosmog"]).keys()
 
 
 MISTAKES = [

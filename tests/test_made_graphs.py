@@ -155,6 +155,24 @@ def test_a_saved_network_makes_its_graph_itself(tmp_path: Path, graph: str, norm
     assert loaded.predict(x[:7]).shape == (7,)
 
 
+@pytest.mark.parametrize("graph", ["knn", "uem"])
+def test_edges_are_made_for_a_student_that_reads_those_of_new_rows_alone(graph: str) -> None:
+    options = {"train": {"epochs": 3}, "data": {"graph": graph, "k": 6}}
+    options["method"] = {"walk_length": 10, "walks": 2, "dim": 6}
+    done = gnnkd.distill(_data(), student="mlp", method="nosmog", options=options, quiet=True, device="cpu")
+    x, ids, mixed = _arrays()["x"], torch.arange(120), torch.arange(120)
+    mixed[:30] = -1
+    assert done.student.made is not None
+    whole, none = done.student.made.graph(torch.from_numpy(x)), np.zeros((2, 0))
+    found = done.predict_proba(x, index=mixed)
+    assert torch.equal(found, done.predict_proba(x, whole, index=mixed))
+    assert not torch.allclose(found[:30], done.predict_proba(x, none, index=mixed)[:30]), "they have neighbours"
+    assert torch.equal(done.predict_proba(x, index=ids), done.predict_proba(x, none, index=ids))
+    assert done.predict(x[:3], index=ids[:3]).shape == (3,), "known rows need no edges"
+    with pytest.raises(UserError, match=r"x has 3 rows, and the edges are made of the 6 nearest"):
+        done.predict(x[:3])
+
+
 def test_an_edge_list_cannot_stand_for_edges_with_weights() -> None:
     x, edges = _arrays()["x"], np.array([[0, 1], [1, 2]])
     weighted, plain = _distilled("uem").student, _distilled("knn").student

@@ -43,6 +43,7 @@ FIELDS: dict[str, tuple[type, ...]] = {
     "epochs": (int,),
     "seconds": (float,),
     "n_parameters": (int,),
+    "n_stored": (int,),
     "config": (dict,),
     "versions": (dict,),
     "commit": (str, type(None)),

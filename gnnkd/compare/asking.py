@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,13 +22,14 @@ if TYPE_CHECKING:
     from gnnkd.halves import Groups
 
 
-def asked(values: Mapping[str, Any], levels: tuple[Groups, ...], seeds: Mapping[str, Any]) -> Comparison:
+def asked(values: Mapping[str, Any], levels: tuple[Groups, ...], seeds: Mapping[str, Any], command: str) -> Comparison:
     """What flags of their kinds come to.
 
     Args:
         values: by long flag name.
         levels: groups of options, weakest first.
         seeds: `seed` or `seeds`.
+        command: as it was typed.
 
     Raises:
         UserError: an unknown name, option or value, or contradicting flags.
@@ -42,7 +45,7 @@ def asked(values: Mapping[str, Any], levels: tuple[Groups, ...], seeds: Mapping[
         against=_against(values.get("against"), mine),
         seeds=chosen,
         out=out,
-        report=Path(values.get("report", out / "compare" / _name(names))),
+        report=Path(values.get("report", out / "compare" / _name(names, words, levels, values.get("tune", 0)))),
         groups=levels,
         data_root=values.get("data_root"),
         device=device,
@@ -51,7 +54,9 @@ def asked(values: Mapping[str, Any], levels: tuple[Groups, ...], seeds: Mapping[
         tune_seeds=_tune_seeds(values, len(chosen)),
         train=not values.get("no_train", False),
         overwrite=values.get("overwrite", False),
+        costs=not values.get("no_costs", False),
         quiet=values.get("quiet", False),
+        command=command,
     )
     comparison.check()
     return comparison
@@ -112,11 +117,12 @@ def _against(said: str | None, entries: Mapping[str, Sequence[Entry]]) -> str:
     return said if said is not None else "glnn" if "glnn" in labels else labels[0]
 
 
-def _name(mine: Mapping[str, Any]) -> str:
-    """A folder's name that says what is compared."""
+def _name(mine: Mapping[str, Any], methods: Sequence[str], levels: Sequence[Groups], tune: int) -> str:
+    """A folder's name that says what is compared; a digest at its end keeps other methods and options apart."""
     datasets = [Path(name).stem.lower() for name in mine["datasets"]]
     parts = ["+".join(datasets), mine["split"], *("+".join(mine[n]) for n in ("settings", "teachers", "students"))]
-    return "-".join(part for part in parts if part)[:120]
+    digest = hashlib.sha256(json.dumps([list(methods), list(levels), tune], sort_keys=True).encode()).hexdigest()
+    return "-".join(part for part in (*parts, f"tuned{tune}" if tune else None) if part)[:120] + f"-{digest[:6]}"
 
 
 def _jobs(said: Any, device: str) -> int:

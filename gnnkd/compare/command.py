@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from gnnkd.compare.comparison import Comparison
     from gnnkd.halves import Groups
 
+PROGRAM = ("python", "-m", "gnnkd.compare")
 GROUPS = ("data", "teacher", "student", "method", "train")
 LISTS = {
     "dataset": ("NAME", "graphs, as cora citeseer, or paths of .npz files (digits)"),
@@ -42,6 +45,7 @@ NUMBERS = {
 }
 SWITCHES = {
     "no_train": "only the tables, of what is finished",
+    "no_costs": "measure no multiply-adds and no milliseconds",
     "resume": "continue what was interrupted, which the same command does without it, too",
     "overwrite": "train again what is there already",
     "quiet": "print the results only",
@@ -62,6 +66,7 @@ def parse(argv: Sequence[str] | None) -> Comparison:
     Raises:
         UserError: an unknown flag, name, option or value, or a broken file.
     """
+    typed = list(sys.argv[1:] if argv is None else argv)
     said = vars(_parser().understood(argv))
     file, pairs = said.pop("config", None), said.pop("set", [])
     sources = [(yaml_file.read(Path(file)), str(file))] if file else []
@@ -79,13 +84,13 @@ def parse(argv: Sequence[str] | None) -> Comparison:
         levels.append(groups)
     from gnnkd.compare.asking import asked
 
-    return asked(values, tuple(level for level in levels if level), seeds)
+    return asked(values, tuple(level for level in levels if level), seeds, shlex.join([*PROGRAM, *typed]))
 
 
 def _parser() -> Parser:
     parser = Parser(
-        prog="python -m gnnkd.compare",
-        usage="python -m gnnkd.compare [--dataset NAME ...] [--methods WORD ...] [--teacher NAME] [--seeds N] [flags]",
+        prog=" ".join(PROGRAM),
+        usage=f"{' '.join(PROGRAM)} [--dataset NAME ...] [--methods WORD ...] [--teacher NAME] [--seeds N] [flags]",
         description="Train students by several methods on the same data, seeds, splits and teachers, and compare them.",
         epilog=f"Groups of options for --set: {' '.join(GROUPS)}; one of a method concerns the methods that have it. "
         "Exit code: 0 all trained, 1 some failed (the tables say why), 2 a mistake in the command, 130 after Ctrl-C.",

@@ -59,7 +59,9 @@ class Comparison:
         tune_seeds: how many of the seeds a trial is trained with.
         train: False makes the tables of what is finished.
         overwrite: train again what is finished.
+        costs: whether to measure what predictions cost.
         quiet: say results alone.
+        command: as it was typed.
         grounds: of each dataset, once it has been read.
         found: by a cell's configuration, the options that a search has found for it, by group.
     """
@@ -83,7 +85,9 @@ class Comparison:
     tune_seeds: int = 3
     train: bool = True
     overwrite: bool = False
+    costs: bool = True
     quiet: bool = False
+    command: str = ""
     grounds: Mapping[str, Ground] = field(default_factory=dict)
     found: Mapping[str, Groups] = field(default_factory=dict)
 

@@ -23,9 +23,10 @@ _CLOSE = 1e-4
 def of(predictor: Predictor, task: NodeTask) -> dict[str, Any]:
     """All costs of a trained network on the CPU.
 
-    `n_parameters`; `hops`, how far it looks along edges (0: it answers from rows alone); `macs` per node of one pass
-    over all nodes, as `macs.per_node` counts; `latency_ms` and, of one that needs edges, `fetch_ms`, as
-    `latency.measured` says. Under `ind` it is asked about the whole graph, unseen nodes among the others.
+    `n_parameters`; `n_stored`, numbers kept beside them; `hops`, how far it looks along edges (0: it answers from rows
+    alone); `macs` per node of one pass over all nodes, as `macs.per_node` counts; `latency_ms` and, of one that needs
+    edges, `fetch_ms`, as `latency.measured` says. Under `ind` it is asked about the whole graph, unseen nodes among the
+    others.
     """
     service = served(predictor, task)
     edges = None if service.reach is None else service.graph
@@ -33,6 +34,7 @@ def of(predictor: Predictor, task: NodeTask) -> dict[str, Any]:
         per_node = macs.per_node(service.network, service.x, edges, service.index, edges=edges is not None)
     return {
         "n_parameters": predictor.n_parameters,
+        "n_stored": predictor.n_stored,
         "hops": 0 if service.reach is None else service.reach[0],
         "macs": per_node,
         **latency.measured(service),

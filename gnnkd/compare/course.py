@@ -17,6 +17,7 @@ from gnnkd.compare.pool import Outcome, Pool, Work
 from gnnkd.compare.pricing import priced
 from gnnkd.compare.progress import Board, board
 from gnnkd.compare.training import Training, check_generators
+from gnnkd.errors import UserError
 from gnnkd.ktg import study_storage
 from gnnkd.places import Place, summarise
 from gnnkd.train.checkpoint import write_json
@@ -92,7 +93,8 @@ class _Course:
         with self._pool("trials", 0) as (pool, shown):
             found = tuning.tune(self.comparison, lambda works: _shown(pool, works, shown))
         self.comparison = replace(self.comparison, found=found)
-        self._train([cell for cell in self._possible() if cell.entry is not None])
+        # A configuration whose trials could not be run stays without a student: an untuned one is no substitute.
+        self._train([cell for cell in self._possible() if cell.entry is not None and cell.tuned])
 
     def _train(self, mine: Sequence[Cell]) -> None:
         # A seed after the other: when it is interrupted, each method has about as many.
@@ -127,16 +129,22 @@ class _Course:
 
     def _heard(self, cell: Cell, outcome: Outcome) -> None:
         """Write down what a cell has come to."""
-        before = self.failures.pop(cell.key, None)
         if outcome.reason is not None:
             self.failures[cell.key] = {"reason": outcome.reason, "trace": outcome.trace}
             self.comparison.say(f"{cell.title}: failed: {outcome.reason}")
-        elif outcome.value is not None:
-            place = self._place(cell)
-            summarise(place)
-            self.comparison.say(messages.line(outcome.value, place.folder))
-        if before is not None or outcome.reason is not None:
             write_json(self.file, self.failures)
+        elif outcome.value is not None:  # where nothing was tried, what was known of it stays
+            place = self._place(cell)
+            self._summarise(place)
+            self.comparison.say(messages.line(outcome.value, place.folder))
+            if self.failures.pop(cell.key, None) is not None:
+                write_json(self.file, self.failures)
+
+    def _summarise(self, place: Place) -> None:
+        try:
+            summarise(place)
+        except UserError as mistake:  # another seed's files are damaged; its own cell will say so
+            self.comparison.say(f"no summary: {mistake}")
 
 
 def _shown(pool: Pool, works: Sequence[Work], shown: Board) -> Iterator[tuple[Work, Outcome]]:

@@ -9,6 +9,7 @@ out too, and not derived anew from the piece, where degrees are wrong.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import final
 
 import torch
@@ -43,17 +44,14 @@ def cut(graph: Graph, asked: Int[Tensor, " Q"], hops: int, *, margin: int = 0) -
             nodes from the edges themselves.
     """
     nodes, inner = _within(graph.adjacency, torch.unique(asked), hops + margin)
-    found = Graph(_restricted(graph.adjacency, nodes, inner))
-    for fn, matrix in graph._derived.items():
-        found._derived[fn] = _restricted(matrix, nodes, inner)
+    here = partial(_restricted, nodes=nodes, inner=inner)
+    found = graph.with_derived(here(graph.adjacency), here)
     return Piece(found, nodes, torch.searchsorted(nodes, asked))
 
 
 def same(graph: Graph) -> Graph:
     """The whole graph as another object, with all that it has derived: what a network keeps by graph it makes again."""
-    found = Graph(graph.adjacency)
-    found._derived.update(graph._derived)
-    return found
+    return graph.with_derived(graph.adjacency, lambda matrix: matrix)
 
 
 def _within(a: CSR, start: Int[Tensor, " Q"], hops: int) -> tuple[Int[Tensor, " S"], Bool[Tensor, " S"]]:

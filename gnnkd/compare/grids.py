@@ -184,14 +184,15 @@ def costs(section: Section) -> Grid:
     """What a network costs when it ships."""
     body = [(*names, *_cost(cell)) for names, cell in _lines(section) if cell.costs]
     caption = (
-        "Of seed 0 on one CPU thread. Multiply-adds per node of one pass over all nodes (features counted as dense). "
-        "Milliseconds, median / 95th percentile, for so many rows at once: the forward pass, and apart from it the "
-        "fetch of the neighbourhood and its features by whoever needs edges; normalised edge weights lie ready. "
-        "Training: mean seconds over seeds."
+        "Of the first seed on one CPU thread. Stored numbers: those beside the parameters that a prediction needs "
+        "(positions, labels, ids of known nodes). Multiply-adds per node of one pass over all nodes: features counted "
+        "as dense, what works element by element left out (activations, norms, softmax). Milliseconds, median / 95th "
+        "percentile, for so many rows at once: the forward pass, and apart from it the fetch of the neighbourhood and "
+        "its features by whoever needs edges; normalised edge weights lie ready. Training: mean seconds over seeds."
     )
     answers = (f"answer {size}" for size in ASKED)
     fetches = (f"fetch {size}" for size in ASKED[:-1])
-    head = ("data", "method", "needs", "parameters", "MACs/node", *answers, *fetches, "training s")
+    head = ("data", "method", "needs", "parameters", "stored numbers", "MACs/node", *answers, *fetches, "training s")
     return Grid(f"costs, {section.title}", head, tuple(body), caption, names=3)
 
 
@@ -205,6 +206,7 @@ def _cost(cell: Cell) -> Iterator[Item]:
     found = cell.costs
     yield Item(needs(cell))
     yield Item(f"{found['n_parameters']:,}")
+    yield Item(f"{found['n_stored']:,}" if "n_stored" in found else "")
     yield Item(f"{found['macs']:,.0f}")
     for size in ASKED:
         yield Item(_milliseconds(found.get("latency_ms", {}).get(size)))

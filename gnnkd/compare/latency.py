@@ -6,7 +6,7 @@ What a network that passes messages must fetch first, the neighbourhood of the r
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -25,9 +25,10 @@ from gnnkd.nn.around import ask
 SIZES = (1, 10, 1000)
 """Rows that are asked about at once; beside them, all."""
 ALL = "all"
-WARMUP = 3
-LEAST, MOST, SECONDS = 10, 100, 2.0
-"""Timed repeats of one size: at least, at most, and after how many seconds it is enough."""
+WARMUP, LEAST, MOST = 3, 3, 100
+"""Calls that are not timed, and timed repeats of one size, at least and at most."""
+SECONDS = 5.0
+"""After so many it is enough, for all sizes together; a size takes what the quicker ones before it have left."""
 
 Times = tuple[float, float]
 """Seconds of the fetch and of the forward pass."""
@@ -87,29 +88,44 @@ def measured(service: Service) -> dict[str, dict[str, dict[str, float]]]:
     Each is {"p50", "p95", "n"}: milliseconds, and the number of repeats. Sizes beyond the graph's are left out; where
     rows alone will do there is no fetch.
     """
-    found: dict[str, list[Times]] = {}
     draws = generator("asked rows", service.n)
+    calls: dict[str, Callable[[], Times]] = {
+        str(size): partial(_timed, service, size, draws) for size in SIZES if size <= service.n
+    }
+    calls[ALL] = lambda: service.everything()[1]
     with one_thread():
-        for size in SIZES:
-            if size <= service.n:
-                found[str(size)] = repeated(partial(_timed, service, size, draws))
-        found[ALL] = repeated(lambda: service.everything()[1])
+        found = shared(calls)
     kinds = {"latency_ms": {size: percentiles([t for _, t in times]) for size, times in found.items()}}
     if service.reach is not None:
         kinds["fetch_ms"] = {size: percentiles([t for t, _ in times]) for size, times in found.items() if size != ALL}
     return kinds
 
 
+def shared(calls: Mapping[str, Callable[[], Times]], seconds: float = SECONDS) -> dict[str, list[Times]]:
+    """Repeats of each call, one after another, each for its part of the time that is left."""
+    found: dict[str, list[Times]] = {}
+    for done, (name, call) in enumerate(calls.items()):
+        found[name], spent = repeated(call, max(0.0, seconds) / (len(calls) - done))
+        seconds -= spent
+    return found
+
+
 def repeated(
-    call: Callable[[], Times], *, warmup: int = WARMUP, least: int = LEAST, most: int = MOST, seconds: float = SECONDS
-) -> list[Times]:
-    """What `call` took in each of its timed repeats."""
+    call: Callable[[], Times], seconds: float, *, warmup: int = WARMUP, least: int = LEAST, most: int = MOST
+) -> tuple[list[Times], float]:
+    """What `call` took in each of its timed repeats, and all that it took, warming up included.
+
+    Warming up, once at least, ends where it alone takes the time.
+    """
+    spent, times = 0.0, list[Times]()
     for _ in range(warmup):
-        call()
-    times: list[Times] = []
-    while len(times) < least or (len(times) < most and sum(map(sum, times)) < seconds):
+        spent += sum(call())
+        if spent >= seconds:
+            break
+    while len(times) < least or (len(times) < most and spent < seconds):
         times.append(call())
-    return times
+        spent += sum(times[-1])
+    return times, spent
 
 
 def percentiles(seconds: Sequence[float]) -> dict[str, float]:

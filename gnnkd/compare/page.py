@@ -30,7 +30,7 @@ def write(rows: Sequence[Row], folder: Path, *, against: str, about: Mapping[str
         UserError: it cannot be written.
     """
     file = folder / NAME
-    write_bytes(file, page(rows, against=against, about=about, tuning=_tuning(folder)).encode())
+    write_bytes(file, page(rows, against=against, about=about, tuning=_tuning(rows, folder)).encode())
     return file
 
 
@@ -177,17 +177,19 @@ def _failed(rows: Sequence[Row]) -> Iterator[str]:
     yield table(Grid("", head, tuple(body), "", names=len(head)))
 
 
-def _tuning(folder: Path) -> Mapping[str, Any] | None:
+def _tuning(rows: Sequence[Row], folder: Path) -> Mapping[str, Any] | None:
+    """What a search has found, if these rows are of what it found: the file may be of another call."""
+    trials = {row.get("tuned") for row in rows if row.get("student_model")} - {0, None}
     try:
         found = json.loads((folder / TUNING).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
+    return found if isinstance(found, dict) and trials == {found.get("trials")} else None
 
 
 def _budget(tuning: Mapping[str, Any] | None) -> dict[str, str]:
     if tuning is None:
-        return {"Tuning": "none: every method runs with its defaults, or with the options that its name says"}
+        return {"Tuning": "none: options are defaults, published ones where there are, or those that a name says"}
     seeds = ", ".join(map(str, tuning["seeds"]))
     return {"Tuning": f"{tuning['trials']} trials for every method alike; objective: {tuning['objective']} {seeds}"}
 

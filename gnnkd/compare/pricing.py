@@ -25,7 +25,10 @@ def priced(comparison: Comparison) -> None:
         for cell, place in _first(comparison)
         if known.get(cell.configuration, {}).get(rows.OF) != _mark(place)
     ]
-    if not comparison.train or not due:
+    stale = [cell.configuration for cell, _ in due if known.pop(cell.configuration, None) is not None]
+    if stale:  # they are of other weights
+        write_json(file, known)
+    if not comparison.train or not comparison.costs or not due:
         return
     desk = Desk(comparison.data_root, "cpu")
     with board("costs", len(due), quiet=comparison.quiet) as shown:
@@ -47,7 +50,11 @@ def _first(comparison: Comparison) -> list[tuple[Cell, Place]]:
 
 
 def _mark(place: Place) -> str:
-    return hashlib.sha256(place.model.read_bytes()).hexdigest()
+    """A digest of the weights; nothing where they cannot be read."""
+    try:
+        return hashlib.sha256(place.model.read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
 def _measured(comparison: Comparison, cell: Cell, place: Place, desk: Desk) -> dict[str, Any]:

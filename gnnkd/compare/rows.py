@@ -32,20 +32,25 @@ BESIDE = ("commit", "versions")
 def rows(comparison: Comparison) -> list[Row]:
     """One line for each cell, in the order of `cells`; the datasets have been read.
 
-    Raises:
-        UserError: a result is damaged.
+    A damaged file of a cell is why that cell has failed; those of the report are taken as empty.
     """
-    notes = _Notes(there(comparison.report / FAILURES), there(comparison.report / COSTS))
+    notes = _Notes(*(_or_nothing(comparison.report / name) for name in (FAILURES, COSTS)))
     plans: dict[str, Config] = {}
     found: list[Row] = []
     for cell in cells(comparison):
         ground = comparison.grounds[cell.dataset]
         row: Row = {"status": IMPOSSIBLE, "reason": comparison.cannot(cell), **_names(cell, ground)}
-        if row["reason"] is None:
+        if row["reason"] is None and comparison.tune and cell.entry is not None and not cell.tuned:
+            row |= {"status": MISSING, "reason": "not tuned yet"}
+        elif row["reason"] is None:
             if cell.configuration not in plans:
                 plans[cell.configuration] = cell.config()
             plan, place = plans[cell.configuration], cell.place(comparison.out, ground.name, ground.protocol)
-            row |= _details(cell, plan) | _found(cell, plan, place, notes)
+            row |= _details(cell, plan)
+            try:
+                row |= _found(cell, plan, place, notes)
+            except UserError as damage:
+                row |= {"status": FAILED, "reason": str(damage), "folder": str(place.folder)}
         found.append(row)
     return found
 
@@ -60,6 +65,13 @@ class _Notes:
 def there(file: Path) -> dict[str, Any]:
     """The object in a file of the report; nothing where there is no such file."""
     return read_json(file) if file.is_file() else {}
+
+
+def _or_nothing(file: Path) -> dict[str, Any]:
+    try:
+        return there(file)
+    except UserError:
+        return {}
 
 
 # -- who ----------------------------------------------------------------------------------------------------------

@@ -24,6 +24,8 @@ from gnnkd.train.progress import Silent
 
 TASKS = 4
 """That a process keeps at most."""
+WAY = "choose another --out"
+"""Where a place is taken by another configuration."""
 
 
 @final
@@ -94,7 +96,7 @@ class Training:
         else:
             there = plan.describe_teacher(task) if place.teacher is None else read_json(place.teacher.config)
             description, run = plan.describe_student(task, there), api.run_student
-        if not claim(place, description, plan.DIFFERING, resume=True, overwrite=self.overwrite):
+        if not claim(place, description, plan.DIFFERING, resume=True, overwrite=self.overwrite, way=WAY):
             return False
         run(task, plan, place, resume=True, progress=Silent())
         return True

@@ -6,12 +6,11 @@ from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from typing import Any, final
 
-from gnnkd import distillers, options, predictor, results
+from gnnkd import options, results
 from gnnkd.compare.cells import Cell
 from gnnkd.compare.spaces import Groups
 from gnnkd.compare.training import Desk
 from gnnkd.data.task import NodeTask
-from gnnkd.distillers.dgd.bank import Bank
 from gnnkd.errors import UserError
 from gnnkd.graph_config import NOT_COMPARED, Config
 from gnnkd.places import Branch, Place
@@ -119,18 +118,8 @@ def validated(task: NodeTask, config: Config, teacher: Place | None) -> float:
     """
     if not bool(task.split.val.any()):
         raise UserError(f"--tune compares validation accuracies, and no row of {task.name} validates")
-    if config.logits is not None:
-        lesson, bank, asked = config.logits.on(task), None, None
-    else:
-        assert teacher is not None
-        lesson, bank = results.cached_outputs(teacher.outputs, task), _bank(config, teacher)
-        asked = predictor.load(teacher.model).network.to(task.y.device) if config.reads_features else None
-    return train_student(task, config, lesson, bank, Silent(), asked=asked).reached.best_score
-
-
-def _bank(config: Config, teacher: Place) -> Bank | None:
-    reads = distillers.graph_methods()[config.method].wraps and teacher.generators.exists()
-    return results.stored_bank(teacher.generators) if reads else None
+    logits, bank, asked = results.lesson(task, config, teacher)
+    return train_student(task, config, logits, bank, Silent(), asked=asked).reached.best_score
 
 
 def described(config: Config) -> dict[str, Any]:

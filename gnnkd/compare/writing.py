@@ -11,6 +11,7 @@ from gnnkd.compare.rows import Row
 from gnnkd.train.checkpoint import write_bytes, write_lines
 
 LINES, PAGE = "results.jsonl", "report.html"
+TABLES = {"table.md": tables.markdown, "table.csv": tables.csv, "table.tex": tables.latex}
 
 
 def write(comparison: Comparison, found: Sequence[Row]) -> None:
@@ -21,13 +22,10 @@ def write(comparison: Comparison, found: Sequence[Row]) -> None:
     """
     folder, against = comparison.report, comparison.against
     write_lines(folder / LINES, list(found))
-    for name, text in (
-        ("table.md", tables.markdown(found, against)),
-        ("table.csv", tables.csv(found, against)),
-        ("table.tex", tables.latex(found, against)),
-    ):
-        write_bytes(folder / name, text.encode())
-    page.write(found, folder, against=against)
+    for name, made in TABLES.items():
+        write_bytes(folder / name, made(found, against).encode())
+    about = {"Command": comparison.command} if comparison.command else {}
+    page.write(found, folder, against=against, about=about)
 
 
 def told(comparison: Comparison, found: Sequence[Row]) -> None:

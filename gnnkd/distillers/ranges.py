@@ -1,8 +1,12 @@
-"""What a method says of an option outside its range; NaN and infinity lie outside every range."""
+"""What a method says of an option outside its range or list; NaN and infinity lie outside every range."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from typing import TypeVar
+
+W = TypeVar("W", bound=str)
 
 
 def above_zero(name: str, value: float) -> float:
@@ -35,4 +39,16 @@ def fraction(name: str, value: float) -> float:
     """
     if not 0 <= value <= 1:
         raise ValueError(f"method.{name} is {value}; it must lie in [0, 1]")
+    return value
+
+
+def word(name: str, value: W, allowed: Iterable[str]) -> W:
+    """`value`, if it is one of the words `allowed`.
+
+    Raises:
+        ValueError: it is not.
+    """
+    words = list(allowed)
+    if value not in words:
+        raise ValueError(f"method.{name} is {value!r}; it must be one of {', '.join(words)}")
     return value

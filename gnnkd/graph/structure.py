@@ -74,6 +74,15 @@ class Graph:
             self._derived[fn] = out
         return out
 
+    def with_derived(self, adjacency: CSR, change: Callable[[CSR], CSR]) -> Graph:
+        """A graph of another adjacency, whose derived matrices are those kept here, each as `change` makes it.
+
+        Of a piece of the graph, so, with weights that the whole graph gave: `derived` does not compute them anew.
+        """
+        found = Graph(adjacency)
+        found._derived = {fn: change(matrix) for fn, matrix in self._derived.items()}
+        return found
+
     def subgraph(self, ids: Int[Tensor, " S"] | Bool[Tensor, " N"]) -> Graph:
         """The nodes `ids` (distinct, in that order) or those that a mask keeps, and the edges among them."""
         a = self.adjacency

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,8 +45,29 @@ def forward(model: nn.Module, distiller: Distiller, batch: Batch, step: Step) ->
 
 
 def _again(model: nn.Module, batch: Batch, x: Operand) -> Output:
-    """The model's output in training on other features of the rows of a batch."""
-    return ask(model, x, batch.graph, batch.index)
+    """The model's output in training on other features of the rows of a batch; running statistics stay still."""
+    with _still(model):
+        return ask(model, x, batch.graph, batch.index)
+
+
+@contextmanager
+def _still(model: nn.Module) -> Iterator[None]:
+    """Batch norms use the statistics of what they see, as in training, and keep none of them.
+
+    What a method makes up is not what the network is asked about later. TorchScript's norms cannot be told.
+    """
+    norms: list[Any] = [
+        module
+        for module in model.modules()
+        if getattr(module, "track_running_stats", False) and not isinstance(module, torch.jit.ScriptModule)
+    ]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
 
 
 def apply(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,14 @@ from typing import Any
 import pytest
 
 KINDS = {"generator": 0.8, "shuffled": 0.1, "persistence": 0.5, "generator_raw": 0.4, "persistence_raw": 0.3}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_curves() -> Iterator[None]:
+    """Drawing `curves.png` takes longer than any training here, and nothing here looks at it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gnnkd.results.draw", lambda *_, **__: None)
+        yield
 
 
 @pytest.fixture(scope="session")

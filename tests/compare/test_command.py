@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -143,6 +144,20 @@ def test_a_failing_cell_is_a_row_with_its_reason_and_the_others_go_on(
     assert main([*base, "--methods", "glnn,mlp"]) == 0
 
 
+def test_a_damaged_result_is_a_failed_cell_and_tables_are_written(
+    tmp_path: Path, base: list[str], here: type[Here]
+) -> None:
+    mine = [*base, "--methods", "mlp,glnn", "--seeds", "2", "--quiet"]
+    assert main(mine) == 0
+    place = next(Path(row["folder"]) for row in _rows(tmp_path) if row["label"] == "glnn" and row["seed"] == 1)
+    (place / "result.json").write_text('{"dataset": "to')
+    for more in ([], ["--no-train"]):  # the reason stays where nothing is tried
+        assert main([*mine, *more]) == 1
+        failed = [row for row in _rows(tmp_path) if row["status"] != "finished"]
+        assert [(row["label"], row["seed"], row["status"]) for row in failed] == [("glnn", 1, "failed")]
+        assert "result.json" in failed[0]["reason"]
+
+
 def test_a_failing_teacher_fails_its_students(tmp_path: Path, base: list[str], here: type[Here]) -> None:
     assert main([*base, "--methods", "glnn,mlp", "--set", "teacher.lr=1e30", "--seeds", "1"]) == 1
     assert [row["status"] for row in _rows(tmp_path)] == ["failed"] * 3
@@ -215,14 +230,32 @@ def test_results_of_another_configuration_are_not_taken_for_these(
     tmp_path: Path, base: list[str], here: type[Here]
 ) -> None:
     assert main([*base, "--methods", "glnn"]) == 0
-    other = [*base, "--methods", "glnn", "--set", "student.lr=0.5"]
+    other = [*base, "--methods", "glnn", "--set", "student.lr=0.5", "--no-costs"]
     assert main([*other, "--no_train"]) == 0
     assert [row["status"] for row in _rows(tmp_path)] == ["finished", "missing"]
     assert "student.lr is 0.01 there and 0.5 here" in _rows(tmp_path)[1]["reason"]
     before = _times(tmp_path)
     assert main(other) == 1
     assert [row["status"] for row in _rows(tmp_path)] == ["finished", "failed"]
+    assert _rows(tmp_path)[1]["reason"].endswith("choose another --out, or --overwrite it")
     assert _times(tmp_path) == before
+    assert [row["costs"] for row in _rows(tmp_path) if row["status"] == "finished"] == [COSTS]
+    assert main([*other, "--overwrite"]) == 0
+    assert [row["costs"] for row in _rows(tmp_path)] == [COSTS, {}], "those of the weights before are not shown"
+    assert main(other[:-1]) == 0
+    assert [row["costs"] for row in _rows(tmp_path)] == [COSTS, COSTS]
+
+
+def test_costs_can_be_left_out(
+    tmp_path: Path, base: list[str], here: type[Here], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("nothing is to be measured")
+
+    monkeypatch.setattr("gnnkd.compare.pricing.costs.of", never)
+    assert main([*base, "--methods", "glnn", "--no-costs"]) == 0
+    assert [(row["status"], row["costs"]) for row in _rows(tmp_path)] == [("finished", {})] * 2
+    assert not (tmp_path / "report" / "costs.json").exists()
 
 
 def test_a_file_says_what_flags_say(tmp_path: Path, base: list[str], here: type[Here]) -> None:
@@ -286,33 +319,46 @@ def test_help_loads_no_torch() -> None:
     assert "--tune_seeds" in done.stdout
 
 
-def test_two_processes_come_to_what_one_does_bit_for_bit(
+def test_two_processes_come_to_what_this_one_does_bit_for_bit(
     tmp_path: Path, base: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gnnkd.compare.pricing.costs.of", lambda *_: {})
+    heads: list[dict[str, str]] = []
+    monkeypatch.setattr("gnnkd.compare.writing.page.write", lambda *_, about, **__: heads.append(about))
     found = []
-    for jobs in ("1", "2"):
+    for jobs in ("2", "1"):
         out = tmp_path / jobs
         argv = [*base, "--out", str(out), "--report", str(out / "report"), "--methods", "glnn,dgd", "--seeds", "2"]
         assert main([*argv, "--jobs", jobs, "--quiet"]) == 0
         found.append({f.relative_to(out): f.read_bytes() for f in out.rglob("*.safetensors")})
-        assert (out / "report" / "report.html").stat().st_size > 1000
+        monkeypatch.setattr("gnnkd.compare.course.Pool", Here)
+        assert heads[-1]["Command"].startswith("python -m gnnkd.compare --dataset")
+        assert heads[-1]["Command"].endswith(f"--jobs {jobs} --quiet")
     assert len(found[0]) == 2 * (3 + 2)
     assert found[0] == found[1]
 
 
-def test_a_real_interrupt_saves_and_the_same_command_continues(tmp_path: Path, base: list[str]) -> None:
+def test_a_real_interrupt_saves_and_leaves_tables(
+    tmp_path: Path, base: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gnnkd.compare.writing.page.write", lambda *_, **__: None)
     argv = [*base, "train.epochs=100000", "train.patience=0", "train.checkpoint_every=20"]
     argv += ["--methods", "mlp", "--jobs", "1", "--quiet"]
-    started = subprocess.Popen([sys.executable, "-m", "gnnkd.compare", *argv], cwd=ROOT)
     checkpoint = tmp_path / "runs" / "toy" / "given-tran" / "gcn" / "teacher" / "seed0" / "checkpoint.safetensors"
-    deadline = time.monotonic() + 240
-    while not checkpoint.exists():
-        assert started.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    before = checkpoint.stat().st_mtime_ns
-    started.send_signal(signal.SIGINT)
-    assert started.wait(120) == 130
-    assert checkpoint.stat().st_mtime_ns >= before
+    seen: list[int] = []
+    main_thread = threading.get_ident()
+
+    def interrupt() -> None:
+        deadline = time.monotonic() + 240
+        while not checkpoint.exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        seen.extend([checkpoint.stat().st_mtime_ns] if checkpoint.exists() else [])
+        signal.pthread_kill(main_thread, signal.SIGINT)
+
+    waiting = threading.Thread(target=interrupt)
+    waiting.start()
+    assert main(argv) == 130
+    waiting.join()
+    assert seen
+    assert checkpoint.stat().st_mtime_ns >= seen[0]
     assert [row["status"] for row in _rows(tmp_path)] == ["missing", "missing"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -169,9 +171,23 @@ def test_percentiles_and_repeats() -> None:
     found = latency.percentiles([0.001 * k for k in range(1, 101)])
     assert found == {"p50": 50.5, "p95": 95.05, "n": 100}
     calls = []
-    times = latency.repeated(lambda: calls.append(0) or (0.0, 1.0), warmup=2, least=3, most=9, seconds=5.0)
-    assert (len(calls), len(times)) == (2 + 5, 5)
-    assert len(latency.repeated(lambda: (0.0, 0.0), warmup=0, least=3, most=9)) == 9
+    times, spent = latency.repeated(lambda: calls.append(0) or (0.5, 0.5), 7.0, warmup=2, least=3, most=9)
+    assert (len(calls), len(times), spent) == (2 + 5, 5, 7.0)
+    assert len(latency.repeated(lambda: (0.0, 0.0), 7.0, warmup=0, least=3, most=9)[0]) == 9
+
+
+def test_a_network_has_so_much_time_and_what_is_slow_is_timed_a_few_times() -> None:
+    calls: list[str] = []
+
+    def taking(name: str, seconds: float) -> Callable[[], tuple[float, float]]:
+        return lambda: calls.append(name) or (0.0, seconds)
+
+    found = latency.shared({"quick": taking("quick", 0.001), "slow": taking("slow", 60.0)}, 5.0)
+    assert {name: len(times) for name, times in found.items()} == {"quick": latency.MOST, "slow": latency.LEAST}
+    assert calls.count("slow") == 1 + latency.LEAST, "one call warms up"
+    # 103 quick ones leave 4.897 seconds to the last, which would have 2.5 otherwise.
+    some = latency.shared({"quick": taking("quick", 0.001), "even": taking("even", 0.1)}, 5.0)
+    assert latency.WARMUP + len(some["even"]) == 49
 
 
 def test_threads_are_put_back() -> None:
@@ -188,13 +204,14 @@ def test_costs_of_a_network(monkeypatch: pytest.MonkeyPatch, setting: str, name:
     from gnnkd.data.task import task
     from gnnkd.predictor import Predictor
 
-    monkeypatch.setattr(latency, "repeated", lambda call: [call()])
+    monkeypatch.setattr(latency, "repeated", lambda call, _: ([call()], 0.0))
     data = task(load("digits"), seed=0, setting=setting)
     network = nn.MODELS[name](data.n_features, data.n_classes, layers=2, width=8)
     found = costs.of(Predictor(network, name, {}, data.classes, data.features, data.n_features), data)
     sizes = ["1", "10", "1000", "all"]
     assert list(found["latency_ms"]) == sizes
     assert found["n_parameters"] == sum(p.numel() for p in network.parameters())
+    assert found["n_stored"] == 0
     assert found["hops"] == (0 if name == "mlp" else 2)
     assert ("fetch_ms" in found) == (name != "mlp")
     if name != "mlp":

@@ -128,6 +128,8 @@ def test_the_budget_of_tuning_stands_in_the_head(lines: Any, tmp_path: Path) -> 
     report = {"trials": 20, "seeds": [0, 1], "objective": "mean validation accuracy over", "studies": [done, lacking]}
     (tmp_path / "tuning.json").write_text(json.dumps(report))
     rows = [lines.line("cora", label, 0) for label in ("teacher", "glnn", "up")]
+    assert "20 trials" not in page.write(rows, tmp_path, against="glnn").read_text(), "the file is of another call"
+    rows = [{**row, "tuned": 20 if row["student_model"] else 0} for row in rows]
     text = page.write(rows, tmp_path, against="glnn").read_text()
     assert "20 trials for every method alike; objective: mean validation accuracy over 0, 1" in text
     assert "81.25" in text

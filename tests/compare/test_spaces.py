@@ -64,9 +64,15 @@ def test_ranges_are_not_empty(method: str) -> None:
 
 @pytest.mark.parametrize(("method", "base"), EVERY, ids=[f"{m}+{b}" if b else m for m, b in EVERY])
 def test_every_corner_builds(method: str, base: str | None) -> None:
-    context = [None] if distillers.graph_methods()[method].wraps else []
-    for chosen in corners(of_method(method, base)):
-        distillers.build(method, *context, base=base or "auto", on_graphs=True, **chosen)
+    """Of what wraps, all of its own options are at one end together; alone each is on `kd`."""
+    found, kind = of_method(method, base), distillers.graph_methods()[method]
+    own = {name: r for name, r in found.items() if name in kind.space and base not in (None, "kd")}
+    others = {name: r for name, r in found.items() if name not in own}
+    for chosen in corners(others):
+        for end in (0, -1) if own else (0,):
+            whole = {**chosen, **{name: spaces.ends(r)[end] for name, r in own.items()}}
+            context = [None] if base else []
+            distillers.build(method, *context, base=base or "auto", on_graphs=True, **whole)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -95,11 +95,20 @@ def test_measures_and_costs_have_their_columns(rows: Rows) -> None:
     teacher, student = (dict(zip(costs.head, row, strict=True)) for row in costs.body[:2])
     assert (teacher["needs"].text, student["needs"].text) == ("features, edges", "features")
     assert (teacher["fetch 1"].text, student["fetch 1"].text) == ("3 / 4", "")
+    assert student["stored numbers"].text == "", "not known of costs measured without it"
     assert (student["parameters"].text, student["MACs/node"].text, student["answer all"].text) == (
         "1,234",
         "1,000",
         "0.1 / 0.2",
     )
+
+
+def test_stored_numbers_stand_beside_the_parameters(lines: Any) -> None:
+    row = lines.line("cora", "glnn", 0)
+    row["costs"]["n_stored"] = 176020
+    (section,) = sections([row], "glnn")
+    costs = grids.costs(section)
+    assert costs.body[0][costs.head.index("stored numbers")].text == "176,020"
 
 
 def test_teachers_and_students_have_sections_of_their_own(lines: Any) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import builtins
 import importlib.util
 import json
+import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,6 @@ from gnnkd.compare import tuning
 from gnnkd.compare.cells import cells
 from gnnkd.compare.comparison import Comparison, Ground
 from gnnkd.compare.entries import entries
-from gnnkd.compare.pool import Pool
 from gnnkd.compare.training import Desk
 from gnnkd.compare.trials import Trial
 from gnnkd.compare.tuning_study import ROUND, opened
@@ -83,6 +84,27 @@ def taught(asked: Comparison) -> Comparison:
             write_json(place.config, config.describe_teacher(task))
             config.run_teacher(task, place, resume=False, progress=Silent())
     return asked
+
+
+@pytest.fixture
+def database() -> None:
+    """The studies of a test lie in a file, as they do for a user."""
+
+
+@pytest.fixture(autouse=True)
+def _studies(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without `database` they lie in memory, by the file's name, for as long as the test; that is much quicker."""
+    if "database" in request.fixturenames:
+        return
+    kept: dict[Path, Any] = {}
+
+    @contextmanager
+    def remembered(file: Path) -> Iterator[Any]:
+        from optuna.storages import InMemoryStorage
+
+        yield kept.setdefault(file, InMemoryStorage())
+
+    monkeypatch.setattr(tuning, "opened", remembered)
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +243,18 @@ def test_a_smaller_budget_looks_at_the_first_trials(school: Path, tmp_path: Path
 @pytest.mark.parametrize("done", [0, 3, 5])
 def test_after_an_interrupt_it_goes_on_as_if_there_had_been_none(school: Path, tmp_path: Path, done: int) -> None:
     """Trials that were at work are run again with the settings that they had; none is lost, none is too many."""
+    _interrupted(school, tmp_path, done)
+
+
+@searches
+def test_a_file_remembers_what_an_interrupt_has_left(school: Path, tmp_path: Path, database: None) -> None:
+    asked = _interrupted(school, tmp_path, 3)
+    before = report(asked)
+    tuning.tune(asked, forbidden)
+    assert report(asked) == before
+
+
+def _interrupted(school: Path, tmp_path: Path, done: int) -> Comparison:
     whole, broken = (comparison(school, "glnn", report=tmp_path / name, tune=7) for name in "ab")
     tuning.tune(whole, scored(lr))
     left = done
@@ -237,6 +271,7 @@ def test_after_an_interrupt_it_goes_on_as_if_there_had_been_none(school: Path, t
         tuning.tune(broken, interrupted)
     tuning.tune(broken, scored(lr))
     assert report(broken) == report(whole)
+    return broken
 
 
 @searches
@@ -248,17 +283,23 @@ def test_the_order_in_which_trials_end_makes_no_difference(school: Path, tmp_pat
 
 
 @searches
-def test_processes_come_to_the_same(school: Path, tmp_path: Path) -> None:
+def test_trials_are_what_they_are_in_whichever_process(school: Path, tmp_path: Path) -> None:
+    """What crosses to a process and back is pickled; one process keeps data from trial to trial, another has none."""
+
+    def apart(works: Sequence[Work]) -> Iterator[tuple[Work, Outcome]]:
+        for work in reversed(works):
+            sent: Work = pickle.loads(pickle.dumps(work))
+            yield sent, pickle.loads(pickle.dumps(Outcome(sent.do({}))))
+
     alone, shared = (comparison(school, "glnn", "dgd", report=tmp_path / name, tune=3) for name in "ab")
     tuning.tune(alone, here)
-    with Pool(2) as pool:
-        tuning.tune(shared, pool.run)
+    tuning.tune(shared, apart)
     assert report(alone) == report(shared)
     assert all(0 < trial["value"] <= 1 for history in histories(alone).values() for trial in history)
 
 
 @searches
-def test_two_searches_at_once_are_refused(school: Path, tmp_path: Path) -> None:
+def test_two_searches_at_once_are_refused(school: Path, tmp_path: Path, database: None) -> None:
     with opened(tmp_path / "tuning.db"), pytest.raises(UserError, match="another process tunes here"):
         tuning.tune(comparison(school, report=tmp_path), forbidden)
     tuning.tune(comparison(school, "glnn", report=tmp_path, tune=1), scored(lr))
@@ -293,7 +334,7 @@ def test_test_labels_change_nothing(tmp_path: Path, setting: str) -> None:
     found = []
     for name in ("a", "b"):
         graph(tmp_path / name / "toy.npz", permuted=name == "b")
-        asked = taught(comparison(tmp_path / name, settings=(setting,)))
+        asked = taught(comparison(tmp_path / name, "glnn", "dgd", settings=(setting,), tune=2))
         found.append((list(tuning.tune(asked, here).values()), report(asked)))
     assert found[0] == found[1]
 
@@ -315,7 +356,7 @@ def test_validation_labels_do(school: Path, tmp_path: Path, monkeypatch: pytest.
 
 
 @searches
-def test_trials_leave_nothing_among_the_results(school: Path, tmp_path: Path) -> None:
+def test_trials_leave_nothing_among_the_results(school: Path, tmp_path: Path, database: None) -> None:
     before = {file: file.stat().st_mtime_ns for file in (school / "runs").rglob("*")}
     tuning.tune(comparison(school, report=tmp_path, tune=2), here)
     assert {file: file.stat().st_mtime_ns for file in (school / "runs").rglob("*")} == before
@@ -413,7 +454,7 @@ def test_without_a_teacher_there_is_nothing_to_tune(school: Path, tmp_path: Path
 
 
 @searches
-def test_a_study_of_something_else_is_refused_or_begun_anew(school: Path, tmp_path: Path) -> None:
+def test_a_study_of_something_else_is_refused_or_begun_anew(school: Path, tmp_path: Path, database: None) -> None:
     asked = comparison(school, "glnn", report=tmp_path, tune=2)
     tuning.tune(asked, scored(lr))
     other = replace(asked, groups=(*GROUPS, {"student": {"epochs": 7}}))
@@ -426,13 +467,13 @@ def test_a_study_of_something_else_is_refused_or_begun_anew(school: Path, tmp_pa
 
 
 @searches
-def test_a_file_that_is_no_database_is_said_to_be_none(school: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_no_database_is_said_to_be_none(school: Path, tmp_path: Path, database: None) -> None:
     (tmp_path / "tuning.db").write_text("no database" * 100)
     with pytest.raises(UserError, match=r"tuning.db cannot be opened .*; remove it, or choose another --report"):
         tuning.tune(comparison(school, report=tmp_path), forbidden)
 
 
-def test_without_optuna_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_optuna_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: None) -> None:
     real = builtins.__import__
 
     def missing(name: str, *more: Any, **named: Any) -> Any:

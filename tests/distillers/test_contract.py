@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -91,7 +92,7 @@ OUT_OF_RANGE: dict[str, list[float]] = {
     "anneal": [0.5],
     "eps": [-0.1],
     "pgd_steps": [-1],
-    "walk_length": [0],
+    "walk_length": [0, 1],
     "walks": [0],
     "window": [0],
     "iterations": [-1],
@@ -279,6 +280,17 @@ def test_ranges_are_checked_without_the_command_line_too(method: str) -> None:
         for value in _wrong(method, name):
             with pytest.raises(UserError, match=rf"method\.{name} is"):
                 _built(method, **{name: value})
+
+
+@pytest.mark.parametrize("method", OWN)
+def test_words_are_checked_without_the_command_line_too(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the types of arguments unchecked, as they are outside of tests."""
+    kind, options = distillers.graph_methods()[method], distillers.options(method, on_graphs=True)
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    for name in [name for name, option in options.items() if get_origin(option.annotation) is Literal]:
+        with pytest.raises(ValueError, match=rf"method\.{name} is 'no_such_word'; it must be one of") as error:
+            kind(**{name: "no_such_word"})
+        assert all(word in str(error.value) for word in get_args(options[name].annotation))
 
 
 def test_an_unknown_method_is_answered_with_the_nearest() -> None:

@@ -187,6 +187,25 @@ def test_a_derived_matrix_is_computed_once_per_function() -> None:
     assert g.derived(lambda a: a) is g.adjacency
 
 
+def test_derived_matrices_go_along_to_another_adjacency() -> None:
+    g = Graph(random_csr(7, 7))
+
+    def twice(a: CSR) -> CSR:
+        return a.with_value(2 * a.values())
+
+    ids = torch.tensor([5, 0, 2])
+    kept = g.derived(twice)
+    piece = g.subgraph(ids)
+    found = g.with_derived(piece.adjacency, lambda a: CSR.from_dense(10 * a.dense()[ids][:, ids]))
+    assert found.adjacency is piece.adjacency
+    assert torch.equal(found.derived(twice).dense(), 10 * kept.dense()[ids][:, ids])
+    assert torch.equal(found.derived(lambda a: a).dense(), piece.adjacency.dense())
+    assert g.derived(twice) is kept, "the first graph is as it was"
+    same = g.with_derived(g.adjacency, lambda a: a)
+    assert same.derived(twice) is kept
+    assert torch.equal(same.derived(lambda a: a.with_value(4 * a.values())).dense(), 4 * g.adjacency.dense())
+
+
 def test_a_subgraph_is_the_submatrix() -> None:
     g = Graph(random_csr(9, 9))
     ids = torch.tensor([5, 0, 7, 2])

@@ -151,11 +151,15 @@ def test_a_restored_one_gives_the_same_logits_bit_for_bit(weights: str) -> None:
     network, (x, graph) = _made(weights, dropout=0.3), _data()
     other = kinds()["label_propagation"].restored(_make, D, C, network.options).double()
     other.load_state_dict(network.state_dict())
+    assert other.n_known == network.n_known == N
     assert torch.equal(other.eval()(x, graph, IDS).logits, network(x, graph, IDS).logits)
 
 
-def test_hidden_names_are_those_of_the_network_inside() -> None:
-    network, (x, graph) = _made("ind"), _data()
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_hidden_names_are_those_of_the_network_inside_after_scalars_that_read_features(weights: str) -> None:
+    network, (x, graph) = _made(weights), _data()
     output, params = network(x, graph, IDS), dict(network.named_parameters())
-    assert [name.removeprefix("inner.") for name in output.hidden] == list(network.inner(x).hidden)
+    first = {"ind": ["scalars"], "tra": []}[weights]
+    assert [name.removeprefix("inner.") for name in output.hidden] == first + list(network.inner(x).hidden)
+    assert all(output.hidden[name] is x for name in first)
     assert all(h.shape[1] == params[name].shape[1] for name, h in output.hidden.items())

@@ -64,6 +64,16 @@ def test_without_a_graph_new_nodes_have_zeros_and_without_ids_all_nodes_are_new(
     assert not network.placed(N, graph, None).any()
 
 
+def test_edges_are_read_where_a_row_is_new() -> None:
+    network = _network()
+    assert network.n_known == KNOWN.numel()
+    assert not network.reads_edges(IDS[KNOWN])
+    assert not network.reads_edges(IDS[KNOWN][:3].flip(0))
+    assert network.reads_edges(IDS[15:20])
+    assert network.reads_edges(torch.tensor([-1]))
+    assert network.reads_edges(None)
+
+
 @pytest.mark.parametrize("sparse", [True, False])
 @pytest.mark.parametrize("model", ["mlp", "gcn"])
 def test_the_order_of_rows_does_not_matter(model: str, sparse: bool) -> None:

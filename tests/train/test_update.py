@@ -15,7 +15,7 @@ from gnnkd.distillers.kd import Kd
 from gnnkd.distillers.supervised import Supervised
 from gnnkd.graph.structure import CSR, Graph
 from gnnkd.options import of
-from gnnkd.train.update import looking, update
+from gnnkd.train.update import forward, looking, update
 from gnnkd.types import Batch, Output, Step
 
 N, D, C = 40, 30, 3
@@ -128,6 +128,30 @@ def test_the_clean_output_is_the_evaluation_of_the_same_weights_and_costs_nothin
     assert torch.equal(spies[0].seen.logits, spies[1].seen.logits)
     for p, q in zip(models[0].state_dict().values(), models[1].state_dict().values(), strict=True):
         assert torch.equal(p, q)
+
+
+class _Curious(_Spy):
+    """A method that asks the student about other features."""
+
+    asks_student = True
+
+
+def test_another_question_is_answered_as_in_training_and_moves_no_running_statistics() -> None:
+    batch, model = _batch(sparse=False), _network("mlp", norm="batch")
+    output = forward(model, _Curious(clean=False), batch, STEP)
+    assert output.again is not None
+    state = {name: t.clone() for name, t in model.state_dict().items()}
+    assert int(state["norms.0.num_batches_tracked"]) == 1, "the step itself counts"
+    x = 2 * torch.rand(N, D)
+    torch.manual_seed(3)
+    found = output.again(x).logits
+    assert found.requires_grad
+    for name, t in model.state_dict().items():
+        assert torch.equal(t, state[name]), name
+    assert model.training
+    torch.manual_seed(3)
+    assert torch.equal(model(x).logits, found)
+    assert int(model.norms[0].num_batches_tracked) == 2, "and it is a norm as before"  # type: ignore[index, union-attr]
 
 
 @pytest.mark.parametrize("training", [True, False])

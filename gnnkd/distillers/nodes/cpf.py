@@ -22,9 +22,9 @@ from torch.linalg import vector_norm
 
 from gnnkd.distillers.base import Distiller, Make
 from gnnkd.distillers.losses import full_precision
-from gnnkd.distillers.ranges import at_least
+from gnnkd.distillers.ranges import at_least, word
 from gnnkd.distillers.space import OneOf, Range, Whole
-from gnnkd.nn.around.label_propagation import LabelPropagation
+from gnnkd.nn.around.label_propagation import WEIGHTS, LabelPropagation
 from gnnkd.types import Batch, Output, Step
 
 
@@ -49,7 +49,8 @@ class Cpf(Distiller):
     def __init__(
         self, *, propagations: int = 5, weights: Literal["tra", "ind"] = "ind", attention_dropout: float = 0.2
     ) -> None:
-        self.propagations, self.weights = int(at_least("propagations", propagations, 1)), weights
+        self.propagations = int(at_least("propagations", propagations, 1))
+        self.weights = word("weights", weights, WEIGHTS)
         if not 0 <= attention_dropout < 1:
             raise ValueError(f"method.attention_dropout is {attention_dropout}; it must lie in [0, 1)")
         self.attention_dropout = attention_dropout

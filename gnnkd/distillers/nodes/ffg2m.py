@@ -10,7 +10,7 @@ neighbour, s and t the logits of student and teacher,
 the absolute value class by class, and the loss is `label_weight CE + (1 - label_weight) (low + high)`.
 
 Departures: the published settings have another label_weight and tau for each data set (cora .4 and 1.5, citeseer .1 and
-1.5, pubmed 0 and 1, physics .2 and 1.2, photo .1 and 1.3), the defaults here are in their middle; self loops of the
+1.5, pubmed 0 and 1.5, physics .2 and 1.2, photo .1 and 1.3), the defaults here are in their middle; self loops of the
 data are no edges of the high frequencies; weights of edges are not looked at; the teacher and the student's width are
 the user's. Differences are the same in both directions, so that two neighbours are compared once and counted twice;
 they are taken in blocks, which are computed again for the gradient.

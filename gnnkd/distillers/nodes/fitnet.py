@@ -43,7 +43,6 @@ class FitNet(FeatureDistiller):
         {
             "weight": Between(100.0, 10000.0, log=True),
             "kd_weight": OneOf((0.0, 0.9)),
-            "temperature": OneOf((4.0, 5.0)),
             "labelled": OneOf((True, False)),
         }
     )

@@ -52,7 +52,6 @@ class Gcrd(FeatureDistiller):
             "weight": Between(0.01, 1.0, log=True),
             "tau": OneOf((0.05, 0.075, 0.1)),
             "kd_weight": OneOf((0.0, 0.9)),
-            "temperature": OneOf((4.0, 5.0)),
             "labelled": OneOf((True, False)),
         }
     )

@@ -45,7 +45,8 @@ class GraphAkd(Distiller):
     """`label_weight CE + l1_weight |s - t|_1 / N + weight * fool`, and `judge`, which the discriminators minimise.
 
     fool = `(CE of class units + fool_logits) / 2 + fool_edges + fool_global`; `judge` is the same sum of the
-    discriminators' losses. It moves the discriminators alone, `fool` the student alone.
+    discriminators' losses, each of them of the teacher's and of the student's added. It moves the discriminators alone,
+    `fool` the student alone.
 
     Args:
         weight: of the term `fool`, at least 0; with 0 there are no discriminators.
@@ -210,7 +211,7 @@ def judge(
     fake, real = (judges(z, h, summaries, ends) for z, h in zip(logits, features, strict=True))
     told = [_taken(r) + _taken(-f) for r, f in zip(real[1:], fake[1:], strict=True)]
     rows, near, whole = told
-    return ((_classes(fake, y) + _classes(real, y) + rows) / 2 + near + whole) / 2
+    return (_classes(fake, y) + _classes(real, y) + rows) / 2 + near + whole
 
 
 def _taken(verdict: Float[Tensor, " *shape"]) -> Float[Tensor, ""]:

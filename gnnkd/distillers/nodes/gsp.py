@@ -23,7 +23,7 @@ from gnnkd.distillers.base import Lesson
 from gnnkd.distillers.nodes.draws import compared_rows
 from gnnkd.distillers.nodes.features import FeatureDistiller
 from gnnkd.distillers.nodes.fitnet import Projectors
-from gnnkd.distillers.ranges import at_least
+from gnnkd.distillers.ranges import at_least, word
 from gnnkd.distillers.space import Between, OneOf, Range
 from gnnkd.types import Batch, Step
 
@@ -56,7 +56,6 @@ class Gsp(FeatureDistiller):
             "kernel": OneOf(("cosine", "poly")),
             "weight": Between(100.0, 10000.0, log=True),
             "kd_weight": OneOf((0.0, 0.9)),
-            "temperature": OneOf((4.0, 5.0)),
             "labelled": OneOf((True, False)),
         }
     )
@@ -73,9 +72,10 @@ class Gsp(FeatureDistiller):
         samples: int = 2048,
         labelled: bool = True,
     ) -> None:
+        preset = WEIGHTS[word("kernel", kernel, WEIGHTS)]
         super().__init__(
             "gsp",
-            weight=WEIGHTS[kernel] if weight is None else weight,
+            weight=preset if weight is None else weight,
             label_weight=label_weight,
             kd_weight=kd_weight,
             temperature=temperature,

@@ -34,13 +34,15 @@ from gnnkd.distillers.base import TASK, Distiller, Lesson
 from gnnkd.distillers.losses import cross_entropy, full_precision
 from gnnkd.distillers.nodes import draws
 from gnnkd.distillers.nodes.pairs import entropy, others, pair_divergence
-from gnnkd.distillers.ranges import above_zero, at_least, fraction
-from gnnkd.distillers.space import Between, Range
+from gnnkd.distillers.ranges import above_zero, at_least, fraction, word
+from gnnkd.distillers.space import Between, OneOf, Range
 from gnnkd.graph.attention import edge_dot, expand, segment_sum
 from gnnkd.graph.kernels import neighbour_sum
 from gnnkd.graph.structure import CSR
 from gnnkd.types import Batch, Output, Step
 
+MODES = ("weight", "mixup")
+"""What is done with the neighbours that are kept."""
 EPS = 1e-12
 """Smallest entropy, of the largest, that something is divided by."""
 _BLOCK = 1 << 16
@@ -55,13 +57,14 @@ class Hgmd(Distiller):
         mode: "weight" weighs the pairs, "mixup" mixes the labels of a pair.
         hardness: a at the first epoch, at least 0; more keeps more neighbours.
         anneal: factor by which a falls over the training, at least 1.
-        concentration: both parameters of the Beta distribution of "mixup", above 0.
+        concentration: both parameters of the Beta distribution of "mixup", above 0; not read in "weight".
         tau: temperature, above 0, in units of logits.
         label_weight: weight of the cross-entropy on labelled nodes, in [0, 1].
     """
 
     space: ClassVar[Mapping[str, Range]] = MappingProxyType(
         {
+            "mode": OneOf(MODES),
             "hardness": Between(1.0, 10.0),
             "concentration": Between(0.3, 0.5),
             "tau": Between(0.8, 1.2),
@@ -79,7 +82,7 @@ class Hgmd(Distiller):
         tau: float = 1.0,
         label_weight: float = 0.1,
     ) -> None:
-        self.mode, self.tau = mode, above_zero("tau", tau)
+        self.mode, self.tau = word("mode", mode, MODES), above_zero("tau", tau)
         self.concentration = above_zero("concentration", concentration)
         self.hardness, self.anneal = at_least("hardness", hardness, 0), at_least("anneal", anneal, 1)
         self.label_weight = fraction("label_weight", label_weight)

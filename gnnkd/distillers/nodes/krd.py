@@ -53,7 +53,7 @@ class Krd(Distiller):
     N x D beside the features, and what the teacher makes of it.
 
     Args:
-        label_weight: weight of the cross-entropy on labelled nodes, in [0, 1].
+        label_weight: weight of the cross-entropy on labelled nodes, in [0, 1]; with 1 no teacher is asked.
         tau: temperature, above 0, in units of logits.
         noise: standard deviation of the noise, above 0, in units of features.
         warmup_epochs: epochs in which all edges are pairs, at least 0.
@@ -83,6 +83,7 @@ class Krd(Distiller):
         if not 0 <= momentum < 1:
             raise ValueError(f"method.momentum is {momentum}; it must lie in [0, 1)")
         self.momentum, self.alpha = momentum, 1.0
+        self.asks_teacher = self.label_weight < 1
         self._seed, self._drawn = 0, -1
         self._rows: Rows | None = None
         self._rho: Tensor | None = None
@@ -95,6 +96,8 @@ class Krd(Distiller):
             UserError: there is no teacher to ask, only its logits.
         """
         super().prepare(lesson)
+        if not self.asks_teacher:
+            return
         assert lesson.batch is not None
         assert lesson.teacher is not None
         if lesson.ask is None:

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from gnnkd.distillers.nodes.features import FeatureDistiller
 from gnnkd.distillers.nodes.pairs import others
+from gnnkd.distillers.ranges import word
 from gnnkd.distillers.space import Between, OneOf, Range
 from gnnkd.graph.attention import edge_dot, expand, gather, segment_max, segment_sum
 from gnnkd.graph.structure import CSR, Graph
@@ -72,7 +73,7 @@ class Lsp(FeatureDistiller):
         labelled: bool = True,
     ) -> None:
         super().__init__("lsp", weight=weight, label_weight=label_weight, kd_weight=kd_weight, temperature=temperature)
-        self.kernel, self.labelled = KERNELS[kernel], labelled
+        self.kernel, self.labelled = KERNELS[word("kernel", kernel, KERNELS)], labelled
         self._kept: tuple[Batch, Tensor, CSR] | None = None
 
     def term(

@@ -40,7 +40,7 @@ class Pnd(Distiller):
     """`label_weight CE + (1 - label_weight) KL(propagated teacher || student)`, temperature 1.
 
     Args:
-        label_weight: weight of the cross-entropy on labelled nodes, in [0, 1].
+        label_weight: weight of the cross-entropy on labelled nodes, in [0, 1]; with 1 nothing is passed along.
         gamma: how much of a row comes from its neighbours each time, in [0, 1]; 0 is GLNN.
         self_coeff: c, weight of a node among its neighbours, at least 0.
         iterations: how often, at least 0; 0 is GLNN.
@@ -73,7 +73,7 @@ class Pnd(Distiller):
     def loss(self, batch: Batch, student: Output, teacher: Output | None, step: Step) -> dict[str, Tensor]:
         """The terms of GLNN, of a teacher that has been passed along the edges of the batch."""
         assert teacher is not None
-        if self.gamma and self.iterations:
+        if self.glnn.label_weight < 1 and self.gamma and self.iterations:
             logits, labelled = teacher.logits, batch.labelled
             a = edges(batch)
             found = self._kept.of(lambda: self._propagated(a, logits, labelled), logits, a, labelled)

@@ -50,7 +50,6 @@ class Rkd(FeatureDistiller):
             "distance_weight": Between(1.0, 100.0, log=True),
             "angle_weight": Between(1.0, 200.0, log=True),
             "kd_weight": OneOf((0.0, 0.9)),
-            "temperature": OneOf((4.0, 5.0)),
             "labelled": OneOf((True, False)),
         }
     )

@@ -44,7 +44,6 @@ class Sp(FeatureDistiller):
         {
             "weight": Between(10.0, 100000.0, log=True),
             "kd_weight": OneOf((0.0, 0.9)),
-            "temperature": OneOf((4.0, 5.0)),
             "labelled": OneOf((True, False)),
         }
     )

@@ -7,7 +7,8 @@ Departures: no code of it is public and the description is from its abstract, so
 its neighbours and itself; a mini-batch has no say in it. The module is one head of scaled dot products in which one
 projection makes queries, keys and values, added to the projected features, before the user's whole network; where it
 stands inside each layer we do not know. Neighbour distillation is cross-entropy and softened KL on all nodes; both
-weights, the temperature and the width are our choices.
+weights, the temperature and the width are our choices. The student's `input_dropout` acts on what the module puts out,
+not on the features that it reads.
 """
 
 from __future__ import annotations

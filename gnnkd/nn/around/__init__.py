@@ -35,6 +35,23 @@ class Around(nn.Module, ABC):
     """Whether `forward` takes the rows' ids in the full data as its third argument, because it knows some nodes."""
 
     @property
+    def n_stored(self) -> int:
+        """Numbers that a prediction needs beside the trainable parameters: positions, labels, votes, ids of nodes.
+
+        Buffers of the networks inside, such as means and variances of a norm, are not among them.
+        """
+        return sum(buffer.numel() for buffer in self.buffers(recurse=False))
+
+    @property
+    def n_known(self) -> int:
+        """Nodes of the training that it tells from new ones by their ids; 0 where it looks at no ids."""
+        return 0
+
+    def reads_edges(self, index: Int[Tensor, " N"] | None) -> bool:
+        """Whether it looks at edges itself when it is asked about rows of these ids; None if all are new."""
+        return self.needs_graph
+
+    @property
     @abstractmethod
     def options(self) -> dict[str, Any]:
         """All that `restored` needs beside the weights, as JSON holds it."""

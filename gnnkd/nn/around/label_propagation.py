@@ -41,7 +41,7 @@ class LabelPropagation(Around):
         attention_dropout: share of the weights of the sum that a step of training leaves out, in [0, 1).
         labelled: ids of the nodes whose label is known, in any order.
         y: their labels.
-        nodes: ids of the nodes with parameters of their own.
+        nodes: ids of the nodes of the training, which with "tra" have parameters of their own.
     """
 
     needs_graph: ClassVar[bool] = True
@@ -68,18 +68,23 @@ class LabelPropagation(Around):
         ids, order = labelled.sort()
         self.register_buffer("labelled", ids)
         self.register_buffer("y", y[order])
-        own = weights == "tra"
+        self.n_nodes, own = nodes.numel(), weights == "tra"
         self.register_buffer("nodes", nodes.sort().values if own else nodes[:0])
-        self.scalars = nn.Parameter(torch.zeros(2, nodes.numel() if own else n_features, device=nodes.device))
+        self.scalars = nn.Parameter(torch.zeros(2, self.n_nodes if own else n_features, device=nodes.device))
         self.bias = None if own else nn.Parameter(torch.zeros(2, device=nodes.device))
         self.inner = make(n_features)
 
     @property
     def options(self) -> dict[str, Any]:
-        """Those of the constructor, and how many nodes it knows."""
+        """Those of the constructor, with how many labels and nodes there were."""
         names = ("steps", "weights", "attention_dropout")
-        sizes = {"n_labelled": self.labelled.numel(), "n_nodes": self.nodes.numel()}
+        sizes = {"n_labelled": self.labelled.numel(), "n_nodes": self.n_nodes}
         return {name: getattr(self, name) for name in names} | sizes
+
+    @property
+    def n_known(self) -> int:
+        """Nodes of the training."""
+        return self.n_nodes
 
     @classmethod
     def restored(cls, make: Make, n_features: int, n_classes: int, options: Mapping[str, Any]) -> Self:
@@ -91,6 +96,8 @@ class LabelPropagation(Around):
 
     def forward(self, x: Tensor | CSR, graph: Graph | Tensor | None = None, index: Tensor | None = None) -> Output:
         """Logits after the last step; without `index` no label is known.
+
+        Scalars that are made of features are shown as a weight that multiplies them, free ones multiply nothing.
 
         Raises:
             ValueError: no graph.
@@ -108,7 +115,9 @@ class LabelPropagation(Around):
         for _ in range(self.steps):
             f = share * weighted_sum(a, weight, f[:, None])[:, 0] + own
             f = torch.where(known[:, None], labels, f)
-        return replace(inside(alone), logits=f)
+        found = inside(alone)
+        read = {} if self.bias is None else {"scalars": x}
+        return replace(found, logits=f, hidden={**read, **found.hidden})
 
     def _scalars(
         self, x: Tensor | CSR, index: Int[Tensor, " N"] | None, like: Float[Tensor, "N C"]

@@ -55,6 +55,15 @@ class Positions(Around):
         """The numbers of known nodes and of places in a position."""
         return {"known": self.table.shape[0], "dim": self.table.shape[1]}
 
+    @property
+    def n_known(self) -> int:
+        """Nodes with a position."""
+        return self.ids.numel()
+
+    def reads_edges(self, index: Int[Tensor, " N"] | None) -> bool:
+        """Whether one of the rows is new."""
+        return index is None or not bool(torch.isin(index, self.ids).all())
+
     @classmethod
     def restored(cls, make: Make, n_features: int, n_classes: int, options: Mapping[str, Any]) -> Self:
         """One that knows as many nodes."""

@@ -52,6 +52,6 @@ def test_the_student_knows_the_labels_of_training_and_no_other(weights: str) -> 
     known = dict(zip(student.labelled.tolist(), student.y.tolist(), strict=True))
     rows = batch.labelled.nonzero().flatten().tolist()
     assert known == {int(batch.index[i]): int(batch.y[i]) for i in rows}
-    assert student.options["n_nodes"] == (N if weights == "tra" else 0)
+    assert (student.n_known, student.nodes.numel()) == (N, N if weights == "tra" else 0)
     logits = student.eval()(batch.x, batch.graph, batch.index).logits
     assert torch.equal(logits[batch.labelled].argmax(1), batch.y[batch.labelled])

@@ -237,6 +237,19 @@ def test_soft_labels_alone_are_glnn(name: str) -> None:
     torch.testing.assert_close(found["kd"], glnn["kd"])
 
 
+@pytest.mark.parametrize("name", sorted(FEATURES))
+def test_a_search_has_no_option_that_the_defaults_leave_idle(name: str) -> None:
+    """The temperature is that of the soft labels, which have no weight unless the search gives them one."""
+    found: list[Tensor] = []
+    for temperature in (4.0, 5.0):
+        method = _prepared(FEATURES[name](temperature=temperature))
+        student = Output(torch.ones(N, C), pooled=STUDENT)
+        terms = method.loss(_batch(), student, Output(torch.randn(N, C), pooled=TEACHER), STEP)
+        found.append(torch.stack(list(terms.values())).sum())
+    assert torch.equal(*found)
+    assert "temperature" not in distillers.graph_methods()[name].space
+
+
 # -- training ------------------------------------------------------------------------------------------------------
 
 

@@ -81,17 +81,17 @@ def test_losses_are_cross_entropies_of_the_verdicts() -> None:
     for said, target in ((real, 1.0), (fake, 0.0)):
         judged = judged + (cross_entropy(said.classes, y) + told(said.rows, target)) / 2
         judged = judged + told(said.ends, target) + told(said.whole, target)
-    torch.testing.assert_close(judge(judges, (z_s, z_t), (h_s, h_t), ends, y), judged / 2)
+    torch.testing.assert_close(judge(judges, (z_s, z_t), (h_s, h_t), ends, y), judged)
 
 
 def test_nobody_can_tell_a_student_that_is_the_teacher() -> None:
-    """Then the best verdict is "even", at log 2 for each of the three questions, the first counted half."""
+    """Then the best verdict is "even", at log 2 for each of three questions of two networks, the first counted half."""
     judges, z, h = _judges(), _drawn(N, C, seed=0), _drawn(N, K, seed=1)
     unknown = torch.full((N,), -1)
     with torch.no_grad():
         for p in judges.parameters():
             p.zero_()
-    even = 2.5 * math.log(2)
+    even = 2 * 2.5 * math.log(2)
     assert float(judge(judges, (z, z), (h, h), EDGES, unknown).detach()) == pytest.approx(even)
     (g,) = torch.autograd.grad(judge(judges, (z, z), (h, h), EDGES, unknown), judges.local)
     assert float(g.abs().max()) == pytest.approx(0, abs=1e-12)

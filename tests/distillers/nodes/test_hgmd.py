@@ -149,6 +149,19 @@ def test_without_hardness_it_is_glnn(mode: str) -> None:
     torch.testing.assert_close(found, soft_kl(s, t))
 
 
+def test_weights_need_no_concentration_and_a_search_tries_both_modes() -> None:
+    batch, s, t = _batch(), _random(0), _random(1)
+    found = {
+        mode: [
+            next(iter(_made(batch, mode=mode, concentration=c).loss(batch, Output(s), Output(t), STEP).values()))
+            for c in (0.3, 0.5)
+        ]
+        for mode in MODES
+    }
+    assert [torch.equal(*found[mode]) for mode in ("weight", "mixup")] == [True, False]
+    assert set(distillers.graph_methods()["hgmd"].space["mode"].values) == set(MODES)  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_draws_repeat_by_seed_and_epoch(mode: str) -> None:
     batch, s, t = _batch(), _random(0), _random(1)

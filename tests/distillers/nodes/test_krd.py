@@ -81,6 +81,17 @@ def test_ready_logits_cannot_be_asked() -> None:
         distillers.build("krd", on_graphs=True).prepare(Lesson(t, t, (), batch.y, 0.0, 0.0, 0, batch, None))
 
 
+def test_labels_alone_need_no_answer() -> None:
+    batch, t = _batch(), Output(_random(0))
+    made = distillers.build("krd", on_graphs=True, label_weight=1.0)
+    assert not made.asks_teacher
+    assert distillers.build("krd", on_graphs=True, label_weight=0.9).asks_teacher
+    made.prepare(Lesson(t, t, (), batch.y, 0.0, 0.0, 0, batch, None))
+    terms = made.loss(batch, t, t, Step(60, EPOCHS))
+    assert terms.keys() == {"ce"}
+    assert not made.diagnostics()
+
+
 # -- pairs ----------------------------------------------------------------------------------------------------------
 
 

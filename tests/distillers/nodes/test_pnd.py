@@ -61,6 +61,14 @@ def test_without_propagation_it_is_glnn_bit_for_bit(options: dict[str, Any]) -> 
     assert torch.equal(found["kd"], want["kd"])
 
 
+def test_labels_alone_need_no_propagation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Pnd, "_propagated", lambda *_: pytest.fail("something was passed along"))
+    batch, student, teacher = _problem()
+    found, want = (m(label_weight=1.0).loss(batch, student, teacher, STEP) for m in (Pnd, Glnn))
+    assert found.keys() == want.keys() == {"ce"}
+    assert torch.equal(found["ce"], want["ce"])
+
+
 def test_training_nodes_that_are_fixed_keep_what_the_teacher_says() -> None:
     batch, student, teacher = _problem()
     gradients = []

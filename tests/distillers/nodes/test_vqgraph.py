@@ -221,6 +221,8 @@ def test_without_weight_it_is_glnn() -> None:
     given, want = method.loss(batch, student, teacher, STEP), Glnn(label_weight=0.2).loss(batch, student, teacher, STEP)
     assert given.keys() == want.keys()
     assert all(torch.equal(term, want[name]) for name, term in given.items())
+    assert method.part is None, "no tokenizer was trained"
+    assert not method.diagnostics()
 
 
 def test_the_codebook_is_told_and_kept() -> None:

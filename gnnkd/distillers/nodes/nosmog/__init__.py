@@ -60,7 +60,7 @@ class Nosmog(Distiller):
         eps: most that a feature is changed, at least 0, in units of features.
         pgd_steps: gradients by which the change is found, each a step of eps / 4; at least 0.
         samples: most rows that are changed, and compared with one another, in a step; at least 1.
-        walk_length: nodes of a walk, at least 1.
+        walk_length: nodes of a walk, at least 2.
         walks: walks from each node, at least 1.
         window: most places in a walk between two nodes that are a pair, at least 1.
         iterations: passes over the walks, at least 1.
@@ -101,7 +101,7 @@ class Nosmog(Distiller):
         self.similarity_weight = at_least("similarity_weight", similarity_weight, 0)
         self.eps = at_least("eps", eps, 0)
         self.pgd_steps, self.samples = int(at_least("pgd_steps", pgd_steps, 0)), int(at_least("samples", samples, 1))
-        self.walk_length, self.walks = int(at_least("walk_length", walk_length, 1)), int(at_least("walks", walks, 1))
+        self.walk_length, self.walks = int(at_least("walk_length", walk_length, 2)), int(at_least("walks", walks, 1))
         self.window, self.iterations = int(at_least("window", window, 1)), int(at_least("iterations", iterations, 1))
         self.dim = int(at_least("dim", dim, 1))
         self.reads_maps, self.asks_student = self.similarity_weight > 0, self.adversarial_weight > 0
@@ -136,7 +136,10 @@ class Nosmog(Distiller):
                 self.part = nn.Linear(width, width)
 
     def loss(self, batch: Batch, student: Output, teacher: Output | None, step: Step) -> dict[str, Tensor]:
-        """The terms `ce`, `kd`, `adversarial` and `similarity`; one of weight zero is not computed."""
+        """The terms `ce`, `kd`, `adversarial` and `similarity`; one of weight zero is not computed.
+
+        `ce` holds the cross-entropy at x and that at x + delta; of the KL, `kd` is that at x, `adversarial` the other.
+        """
         assert teacher is not None
         target = full_precision(teacher.logits.detach())
         every = torch.arange(batch.y.numel(), device=batch.y.device)

@@ -42,7 +42,7 @@ def worst(
     for _ in range(steps):
         delta.requires_grad_()
         (slope,) = torch.autograd.grad(loss(delta), [delta])
-        delta = (delta.detach() + rate * slope.sign()).clamp(-eps, eps)
+        delta = delta.detach().add_(slope.sign(), alpha=rate).clamp_(-eps, eps)
     return delta
 
 

@@ -33,8 +33,8 @@ from gnnkd.distillers.losses import cross_entropy, full_precision, soft_kl
 from gnnkd.distillers.nodes.neighbours import edges
 from gnnkd.distillers.nodes.rows import Rows
 from gnnkd.distillers.nodes.vqgraph.codebook import distances, unit
-from gnnkd.distillers.nodes.vqgraph.tokenizer import Settings, Tokens, trained
-from gnnkd.distillers.ranges import above_zero, at_least, fraction
+from gnnkd.distillers.nodes.vqgraph.tokenizer import LAYERS, Settings, Tokens, trained
+from gnnkd.distillers.ranges import above_zero, at_least, fraction, word
 from gnnkd.distillers.space import Between, OneOf, Range
 from gnnkd.errors import UserError
 from gnnkd.graph.structure import CSR
@@ -48,7 +48,7 @@ class Vqgraph(Distiller):
 
     Args:
         label_weight: of the cross-entropy on labelled nodes, in [0, 1].
-        code_weight: of the divergence of soft codes, at least 0.
+        code_weight: of the divergence of soft codes, at least 0; with 0 no tokenizer is trained.
         temperature: T of the soft codes, above 0.
         codes: most codes, at least 1; there are never more than nodes.
         dim: numbers of a code, at least 1.
@@ -91,7 +91,7 @@ class Vqgraph(Distiller):
         if not 0 <= decay < 1:
             raise ValueError(f"method.decay is {decay}; it must lie in [0, 1)")
         self.settings = Settings(
-            layer=layer,
+            layer=word("layer", layer, LAYERS),
             codes=int(at_least("codes", codes, 1)),
             dim=int(at_least("dim", dim, 1)),
             decay=decay,
@@ -103,6 +103,10 @@ class Vqgraph(Distiller):
 
     def prepare(self, lesson: Lesson) -> None:
         """Train the tokenizer, and make the map from the student's rows to codes."""
+        super().prepare(lesson)
+        self._seen = {}
+        if not self.code_weight:
+            return
         assert lesson.batch is not None
         edges(lesson.batch)
         tokens = trained(lesson.batch, lesson.student.logits.shape[1], self.settings, lesson.seed)
