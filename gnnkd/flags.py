@@ -13,9 +13,9 @@ VALUES = {
     "dataset": (
         "NAME",
         "graphs: cora, citeseer, pubmed, amazon-photo, amazon-computers, coauthor-cs, coauthor-physics, ogbn-arxiv, "
-        "ogbn-products, or the path of a graph's .npz file; images: cifar10, cifar100, tiny-imagenet, or the path of a "
-        "folder of class folders; either: digits, an image dataset if the network named is one of images, and "
-        "digits-graph, digits-images (digits)",
+        "ogbn-products, synth-arxiv, synth-products, or the path of a graph's .npz file; images: cifar10, cifar100, "
+        "tiny-imagenet, or the path of a folder of class folders; either: digits, an image dataset if the network "
+        "named is one of images, and digits-graph, digits-images (digits)",
     ),
     "teacher_model": (
         "NAME",

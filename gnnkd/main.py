@@ -34,8 +34,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return ended(work)
 
 
-def ended(work: Callable[[], None]) -> int:
-    """Do a command's work and return its exit code: 0, 2 (a user's mistake), 130 (Ctrl-C) or 143 (SIGTERM)."""
+def ended(work: Callable[[], None], *, again: str = "the same command with --resume") -> int:
+    """Do a command's work and return its exit code: 0, 2 (a user's mistake), 130 (Ctrl-C) or 143 (SIGTERM).
+
+    `again` is how an interrupted one continues.
+    """
     try:
         with _terminable():
             work()
@@ -45,7 +48,7 @@ def ended(work: Callable[[], None]) -> int:
         print(f"gnnkd: error: {' '.join(str(mistake).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:
-        print("gnnkd: interrupted; the same command with --resume continues where it stopped", file=sys.stderr)
+        print(f"gnnkd: interrupted; {again} continues where it stopped", file=sys.stderr)
         return 143 if isinstance(interrupt, Terminated) else 130
     return 0
 

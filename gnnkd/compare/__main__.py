@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0; 1 (some cells failed); 2 (a user's mistake), 130 (Ctrl-C) or 143 (SIGTERM).
     """
-    return ended(lambda: run(parse(argv)))
+    return ended(lambda: run(parse(argv)), again="the same command")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import pytest
 KINDS = {"generator": 0.8, "shuffled": 0.1, "persistence": 0.5, "generator_raw": 0.4, "persistence_raw": 0.3}
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="module")
 def _no_curves() -> Iterator[None]:
     """Drawing `curves.png` takes longer than any training here, and nothing here looks at it."""
     with pytest.MonkeyPatch.context() as patch:

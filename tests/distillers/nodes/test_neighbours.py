@@ -31,7 +31,7 @@ N, D, C = 30, 12, 4
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "lsp": ("lsp", {"labelled": False}),
     "ffg2m": ("ffg2m", {}),
-    "krd": ("krd", {"warmup_epochs": 2, "every": 3}),
+    "krd": ("krd", {"warmup_epochs": 2, "redraw_every": 3}),
     "hgmd weight": ("hgmd", {"mode": "weight"}),
     "hgmd mixup": ("hgmd", {"mode": "mixup"}),
 }

@@ -1,0 +1,188 @@
+"""A network applied to all neighbours of each node, one layer at a time and some nodes at a time.
+
+Each layer is finished for all nodes before the next one begins, so no neighbourhood is looked at twice: the cost is
+that of one pass over the graph, and what is kept between two layers may lie on disk.
+
+Memory, in bytes, beside inputs, logits and mapped files: at most
+
+    memory + 8 N (L + 2) + 16 nodes (inputs + outputs) + max(entries, d) (100 + 24 heads)
+
+for L layers, of which the one with the widest rows has so many inputs and outputs; d is the largest degree, heads is 0
+but for gat, and `memory`, `nodes`, `entries` are those of `Layerwise`. What is kept between two layers are tables of N
+rows, of a layer's input, of what its nodes send and of its output: 4 N bytes a column, in memory as long as `memory`
+lasts and mapped else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from gnnkd.errors import UserError
+from gnnkd.graph.rows import Rows, check_sizes, some_rows
+from gnnkd.graph.structure import CSR, Graph
+from gnnkd.nn.messages import Copied, Messages, messages
+from gnnkd.nn.network import Network
+from gnnkd.nn.tables import Tables
+
+Ids = Int[Tensor, " _"]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Layerwise:
+    """How much is done at a time, and where what lies between two layers is kept; neither changes the logits.
+
+    Networks of gcn, sage, gat and mlp layers can be asked; not those of tag, whose layers look several edges far, nor
+    monet, appnp, sgc and gcnii.
+
+    Args:
+        nodes: most nodes at a time, >= 1.
+        entries: most edges at a time, >= 1; a node of more is alone.
+        memory: bytes of what is kept between layers that may be in memory, >= 0.
+        folder: where the rest goes; None is the system's place for temporary files.
+
+    Raises:
+        ValueError: a size out of range.
+    """
+
+    nodes: int = 1 << 16
+    entries: int = 1 << 21
+    memory: int = 1 << 30
+    folder: Path | None = None
+
+    def __post_init__(self) -> None:
+        check_sizes(self.nodes, self.entries)
+        if self.memory < 0:
+            raise ValueError(f"memory is {self.memory}; it must be at least 0 bytes")
+
+    @torch.no_grad()
+    def logits(
+        self,
+        network: nn.Module,
+        x: Float[Tensor, "N D"] | CSR,
+        graph: Graph | None = None,
+        *,
+        ids: Int[Tensor, " Q"] | None = None,
+        into: Float[Tensor, "Q C"] | None = None,
+    ) -> Float[Tensor, "Q C"]:
+        """Logits in eval mode, of all nodes or of some; the network is put into eval mode.
+
+        Args:
+            network: a `Network` of layers that can be taken apart (see `messages`).
+            x: features; dense ones of any floating type, in memory or over a mapped file, or sparse.
+            graph: needed by graph layers only; no matrix is derived of it as a whole.
+            ids: ascending and distinct; only what these need is computed. None is all.
+            into: where the logits go, as into a mapped file.
+
+        Raises:
+            UserError: another network, or no room on the disk.
+            ValueError: ids in another order, or no graph where one is needed.
+        """
+        network.eval()
+        layers = apart(network, x)
+        if graph is None and any(m.matrix is not None for m in layers):
+            raise ValueError("this network passes messages along edges; give it a Graph")
+        like = next(network.parameters())
+        if ids is None:
+            ids = torch.arange(x.shape[0], device=like.device)
+        if bool((ids.diff() < 1).any()):
+            raise ValueError("ids must be ascending and distinct")
+        rows = None if graph is None else Rows(graph, nodes=self.nodes, entries=self.entries)
+        with Tables(self.memory, self.folder, like) as tables:
+            return self._run(_known(network), layers, x, rows, _wanted(layers, ids, rows), tables, into)
+
+    def _run(
+        self,
+        network: Network,
+        layers: Sequence[Messages],
+        x: Tensor | CSR,
+        rows: Rows | None,
+        wanted: Sequence[Ids],
+        tables: Tables,
+        into: Tensor | None,
+    ) -> Tensor:
+        widths = [int(layer.out_channels) for layer in network.layers]  # type: ignore[arg-type]
+        tables.check(x.shape[0] * tables.like.element_size() * max(_kept(layers, widths)))
+        for depth, layer in enumerate(layers[:-1]):
+            out = tables.make(x.shape[0], widths[depth])
+            for part, found in self._layer(layer, x, rows, wanted[depth], wanted[depth + 1], tables):
+                out[_place(part)] = network.activation(network.norms[depth](found))
+            if isinstance(x, Tensor):
+                tables.drop(x)
+            x = out
+        logits = tables.like.new_empty(wanted[-1].numel(), widths[-1]) if into is None else into
+        at = 0
+        for part, found in self._layer(layers[-1], x, rows, wanted[-2], wanted[-1], tables):
+            logits[at : at + part.numel()] = found
+            at += part.numel()
+        return logits
+
+    def _layer(
+        self, layer: Messages, x: Tensor | CSR, rows: Rows | None, senders: Ids, ids: Ids, tables: Tables
+    ) -> Iterator[tuple[Ids, Tensor]]:
+        """Output rows of a layer, some at a time; its tables are gone when the last of them has been taken."""
+        sent = [tables.make(x.shape[0], width) for width in layer.widths]
+        for part in torch.split(senders, self.nodes) if sent else ():
+            for table, message in zip(sent, layer.send(_read(x, part, tables.like.dtype)), strict=True):
+                table[_place(part)] = message
+        heard = sent or ([x] if isinstance(x, Tensor) else [])
+        for part in self._pieces(ids, rows if layer.matrix is not None else None):
+            a = None if layer.matrix is None or rows is None else rows.of(layer.matrix, part)
+            yield part, layer.receive(a, heard, part, _read(x, part, tables.like.dtype))
+        for table in sent:
+            tables.drop(table)
+
+    def _pieces(self, ids: Ids, rows: Rows | None) -> Iterator[Ids]:
+        return iter(torch.split(ids, self.nodes)) if rows is None else rows.pieces(ids)
+
+
+def apart(network: nn.Module, x: Tensor | CSR) -> list[Messages]:
+    """The layers of a network, taken apart, for features as `x` [N, D] are.
+
+    Raises:
+        UserError: it is none of layers that can be.
+    """
+    first, *others = _known(network).layers
+    found = messages(first, dense=isinstance(x, Tensor))
+    if found.matrix is not None and not found.widths and x.dtype != next(network.parameters()).dtype:
+        # Sums read tables of one type: the features are sent as a copy of theirs.
+        found = Copied(found, x.shape[1])
+    return [found, *(messages(layer, dense=True) for layer in others)]
+
+
+def _known(network: nn.Module) -> Network:
+    if not isinstance(network, Network):
+        raise UserError(f"{type(network).__name__} cannot be applied layer by layer; choose gcn, sage, gat or mlp")
+    return network
+
+
+def _kept(layers: Sequence[Messages], widths: Sequence[int]) -> list[int]:
+    """Columns of the tables that are there at a time, while each layer runs."""
+    before, after = [0, *widths[:-1]], [*widths[:-1], 0]
+    return [b + sum(m.widths) + a for b, m, a in zip(before, layers, after, strict=True)]
+
+
+def _wanted(layers: Sequence[Messages], ids: Ids, rows: Rows | None) -> list[Ids]:
+    """The nodes whose rows each layer reads, and last those asked about."""
+    found = [ids]
+    for layer in reversed(layers):
+        found.append(found[-1] if layer.matrix is None or rows is None else rows.sources(found[-1]))
+    return found[::-1]
+
+
+def _read(x: Tensor | CSR, ids: Ids, dtype: torch.dtype) -> Tensor | CSR:
+    return x[_place(ids)].to(dtype) if isinstance(x, Tensor) else some_rows(x, ids)
+
+
+def _place(ids: Ids) -> slice | Ids:
+    """Ascending ids as a slice where they are side by side: a view of the rows, not a copy."""
+    if ids.numel() and int(ids[-1]) - int(ids[0]) + 1 == ids.numel():
+        return slice(int(ids[0]), int(ids[-1]) + 1)
+    return ids
