@@ -3,8 +3,8 @@
     python scripts/sharper_teacher.py runs --dataset citeseer --teacher sage --seeds 1,4,9 --methods glnn,ffg2m,hgmd
 
 A teacher whose best epoch is one of the first says little: its soft labels are nearly uniform. Here its logits are
-multiplied until its mean largest probability is `--confidence`, which changes no class that it names, and students learn
-from both. Test accuracies in percent; nothing is written.
+multiplied until its mean largest probability is `--confidence`, which changes no class that it names, and students
+learn from both. Test accuracies in percent; nothing is written.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     id          whole numbers, or anything when a file is scored
     label       whole numbers, -1 = unknown; may be absent
 
-Memory: `batch_rows` rows decoded, about `16 D` bytes each, and a few MB; where they are scored, the activations of a student
+Memory: `batch_rows` rows decoded, about `16 D` bytes each, and a few MB; where they are scored, a student's activations
 on as many rows come to that. Neither the number of rows nor the size of a row group matters.
 """
 
@@ -216,8 +216,9 @@ def _write(file: Path, tables: Iterator[Any], metadata: dict[str, str] | None = 
     except OSError as error:
         raise UserError(f"{file} cannot be written: {error.strerror or error}; choose another place") from error
     finally:
-        if writer is not None:
-            with suppress(OSError):  # a full disk has been said
+        with suppress(OSError):  # what is wrong with the place has been said
+            if writer is not None:
                 writer.close()
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink()
     return rows

@@ -102,7 +102,7 @@ class RowStore:
 
         `(P S / world + 2 b + S) row + 72 P S + 8 b (D + C) + 16 N / S`, where `row = D bytes(x) + C bytes(logits) + 17`
         is one row as it is kept: pool, carried rows, and the block that is being read; then the pool's order, the batch
-        as float32, and the order of blocks. Pages of mapped files come and go with the blocks.
+        as float32, and the order of blocks. Pages of mapped files come and go with each block.
 
         A network adds 16 bytes a parameter (weights, gradient, Adam's two), and activations of one batch.
         """
@@ -111,9 +111,9 @@ class RowStore:
         if self.logits is not None:
             classes = self.logits.shape[1]
             row += classes * self.logits.itemsize
-        kept: int = (mine + 2 * share + self.block) * row
+        kept = (mine + 2 * share + self.block) * row
         order = 72 * self.pool * self.block + 16 * -(-len(self.x) // self.block)
-        return kept + order + 8 * share * (self.x.shape[1] + classes)
+        return int(kept + order + 8 * share * (self.x.shape[1] + classes))
 
     def epoch(
         self, epoch: int, batch_size: int, *, rank: int = 0, world: int = 1
@@ -153,7 +153,6 @@ class RowStore:
                 yield self._made(held[:share], readable=True)
                 held, number = held[share:], number + 1
             held = held.copy()  # a view would keep the whole pool
-            self._release()
 
     def _pools(self, epoch: int) -> Iterator[Array]:
         """Ids of the rows of each pool, shuffled."""
@@ -182,7 +181,6 @@ class RowStore:
                     batch, _ = bare._made(held, readable=False)
                     yield batch, torch.from_numpy(held.y).to(self.device)
                 number += 1
-            self._release()
 
     def _read(self, ids: Array, before: Kept) -> Kept:
         """The rows `before`, then those of `ids` in that order, read block by block from the first to the last."""
@@ -199,6 +197,7 @@ class RowStore:
                 mine[n + places] = source[rows]
             if found.logits is not None and self.logits is not None:
                 found.logits[n + places] = self.logits[rows]
+            self._release()  # for each block: the system maps up to some MB around what is read
         return found
 
     def _made(self, held: Kept, *, readable: bool) -> tuple[Batch, Output | None]:

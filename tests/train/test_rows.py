@@ -1,4 +1,4 @@
-"""Students on rows from disk: each row once, an order that is random, any memory the formula says, two processes as one."""
+"""Students on rows from disk: each row once, as random and as small as stated, two processes as one."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_the_order_follows_seed_and_epoch_alone() -> None:
 
 def test_one_pool_of_all_is_a_uniform_shuffle() -> None:
     """Over many epochs each row stands at each place equally often."""
-    ids, epochs = np.arange(12), 3000
+    ids, epochs = np.arange(12), 300
     store = RowStore(np.zeros((12, 1), np.float32), ids, ids >= 0, ids >= 0, None, 0, block=4, pool=3)
     counts = np.zeros((12, 12))
     for epoch in range(epochs):
@@ -118,16 +118,16 @@ def test_one_pool_of_all_is_a_uniform_shuffle() -> None:
 
 @pytest.mark.parametrize("alike", [True, False], ids=["sorted on disk", "shuffled on disk"])
 def test_the_variance_of_a_batch_is_the_one_stated(alike: bool) -> None:
-    blocks, block, pool, size = 400, 16, 8, 32
+    blocks, block, pool, size = 200, 16, 4, 32
     value = np.random.default_rng(1).normal(size=blocks * block)
     value = (np.sort(value) if alike else value).astype(np.float32)
     n = np.arange(value.size)
     store = RowStore(value[:, None], n, n >= 0, n >= 0, None, 0, block=block, pool=pool)
-    means = [float(batch.x.mean()) for epoch in range(20) for batch, _ in store.epoch(epoch, size)]
+    means = [float(batch.x.mean()) for epoch in range(8) for batch, _ in store.epoch(epoch, size)]
     table = value.reshape(blocks, block)
     within, between = table.var(1, ddof=1).mean(), table.mean(1).var()
     stated = within * (1 / size - 1 / (pool * block)) + between / pool
-    assert np.var(means) == pytest.approx(stated, rel=0.15)
+    assert np.var(means) == pytest.approx(stated, rel=0.2)
     assert (stated > 3 * value.var() / size) == alike
 
 
@@ -147,7 +147,7 @@ def _big(folder: Path, rows: int, width: int, classes: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize("world", [1, 2])
 def test_memory_is_what_the_formula_says(tmp_path: Path, world: int) -> None:
-    store = RowStore(**_big(tmp_path, 100_000, 40, 10), seed=0, block=256, pool=32)
+    store = RowStore(**_big(tmp_path, 60_000, 40, 10), seed=0, block=256, pool=32)
     for _ in store.epoch(0, 1024, rank=world - 1, world=world):
         pass
     tracemalloc.start()
@@ -157,7 +157,7 @@ def test_memory_is_what_the_formula_says(tmp_path: Path, world: int) -> None:
     tracemalloc.stop()
     stated = store.memory(1024, world)
     assert 0.5 * stated < peak <= stated
-    assert stated < 0.25 * (store.x.nbytes + 40 * 100_000)
+    assert stated < 0.4 * (store.x.nbytes + 40 * 60_000)
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="only Linux says how much of a file is in memory")
