@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar, final
+from typing import final
 
 import torch
 from jaxtyping import Bool, Int
@@ -22,8 +22,6 @@ from gnnkd.train.course import Course, Epoch
 from gnnkd.train.settings import TrainSettings
 from gnnkd.train.update import apply, forward
 from gnnkd.types import Batch, Operand, Output, Step
-
-T = TypeVar("T", bound=Operand)
 
 
 @final
@@ -170,11 +168,9 @@ def _dense_or_sparse(x: Operand) -> Tensor | CSR:
     return x
 
 
-def _rows(x: T, ids: Int[Tensor, " B"]) -> T:
-    if isinstance(x, Tensor):
-        return x[ids]
-    assert isinstance(x, CSR)
-    return some_rows(x, ids)
+def _rows(x: Operand, ids: Int[Tensor, " B"]) -> Tensor | CSR:
+    x = _dense_or_sparse(x)
+    return x[ids] if isinstance(x, Tensor) else some_rows(x, ids)
 
 
 def _of(output: Output, ids: Int[Tensor, " B"]) -> Output:
