@@ -240,6 +240,7 @@ def _plain(cell: Cell, key: str) -> Item:
 
 
 def number(found: Spread, scale: float, form: str, spread: str) -> str:
+    """Mean +- standard deviation, each times `scale` and in its format; the mean alone of one value."""
     deviation = "" if found.std is None else f" +- {scale * found.std:{spread}}"
     return f"{round(scale * found.mean, 6) + 0.0:{form}}{deviation}"
 

@@ -55,6 +55,11 @@ def _rng(plan: Plan, *about: int) -> np.random.Generator:
 
 
 def placed(plan: Plan) -> Nodes:
+    """Communities, classes and weights of all nodes, drawn by the plan's seed.
+
+    Raises:
+        UserError: a class got no node.
+    """
     n, rng = plan.nodes, _rng(plan, 0)
     starts = np.arange(plan.ring + 1, dtype=np.int64) * n // plan.ring
     community = np.repeat(np.arange(plan.ring, dtype=np.int32), np.diff(starts))
@@ -141,6 +146,7 @@ def mirrored(plan: Plan, keys: Ids) -> Ids:
 
 
 def parts(keys: Ids) -> Iterator[Ids]:
+    """The keys in blocks of a draw's size, in order."""
     return (keys[start : start + _DRAWS] for start in range(0, keys.size, _DRAWS))
 
 
@@ -151,6 +157,7 @@ def homophily(plan: Plan, keys: Ids, y: Ids) -> float:
 
 
 def masks(plan: Plan, nodes: Nodes) -> Iterator[npt.NDArray[np.bool_]]:
+    """Which nodes train, validate and test, one mask [N] after another."""
     n = plan.nodes
     order = nodes.id[np.argsort(-nodes.weight, kind="stable")] if plan.popular else _rng(plan, 4).permutation(n)
     ends = np.rint(np.cumsum([0.0, *plan.fractions]) * n).astype(np.int64)
@@ -161,6 +168,7 @@ def masks(plan: Plan, nodes: Nodes) -> Iterator[npt.NDArray[np.bool_]]:
 
 
 def features(plan: Plan, nodes: Nodes) -> Iterator[npt.NDArray[np.float32]]:
+    """Rows of features, block by block: the centre of a node's community with noise."""
     centre = plan.signal * _centres(plan)
     for block, start in enumerate(range(0, plan.nodes, _ROWS)):
         community = nodes.community[start : start + _ROWS]

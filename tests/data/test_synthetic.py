@@ -308,6 +308,7 @@ def test_a_broken_card_is_said(damaged, text: str, message: str) -> None:
 
 
 def test_pickles_are_never_read(damaged) -> None:
+    # Writes the file that a reader must refuse.
     np.save(damaged / "y.npy", np.array([{}] * 3000, dtype=object), allow_pickle=True)
     refused(damaged, r"y\.npy is missing, truncated or damaged")
 
