@@ -111,10 +111,23 @@ def _entries(words: Sequence[str], students: Sequence[str]) -> dict[str, tuple[E
     return found
 
 
-def _against(said: str | None, entries: Mapping[str, Sequence[Entry]]) -> str:
-    """The reference: as the user called it, or GLNN, or the first."""
-    labels = [entry.label for mine in entries.values() for entry in mine]
-    return said if said is not None else "glnn" if "glnn" in labels else labels[0]
+def _against(said: str | None, found: Mapping[str, Sequence[Entry]]) -> str:
+    """The label of the reference: the method that the user means by a word of his, or GLNN, or the first."""
+    labels = [entry.label for mine in found.values() for entry in mine]
+    if said is None:
+        return "glnn" if "glnn" in labels else labels[0]
+    if said in labels:
+        return said
+    same = {_means(entry): entry.label for mine in found.values() for entry in mine}
+    try:
+        meant = [_means(entry) for student in found for entry in entries([said], student)]
+    except UserError:  # what is no method is refused later, with the labels that there are
+        return said
+    return next((same[one] for one in meant if one in same), said)
+
+
+def _means(entry: Entry) -> tuple[str, str | None, str | None]:
+    return entry.method, entry.base, entry.tag
 
 
 def _name(mine: Mapping[str, Any], methods: Sequence[str], levels: Sequence[Groups], tune: int) -> str:

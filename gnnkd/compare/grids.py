@@ -3,52 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, final
+from typing import Any
 
+from gnnkd.compare.grid import Grid, Item, number, percent
 from gnnkd.compare.latency import ALL, SIZES
 from gnnkd.compare.measures import BINS, LOST, NOISES
 from gnnkd.compare.sections import Cell, Section
-from gnnkd.compare.statistics import ALPHA, Difference, Spread
+from gnnkd.compare.statistics import ALPHA, Difference
 from gnnkd.scores import PARTS
 
 UP, DOWN = "▲", "▼"
 """Marks of a difference that is there beyond doubt."""
 ASKED = (*map(str, SIZES), ALL)
-
-
-@final
-@dataclass(frozen=True)
-class Item:
-    """A cell of a table; `mark` is `UP`, `DOWN` or nothing, `notes` are numbers of footnotes."""
-
-    text: str
-    best: bool = False
-    mark: str = ""
-    notes: tuple[int, ...] = ()
-
-
-@final
-@dataclass(frozen=True)
-class Grid:
-    """A table: the first `names` columns are words, the others numbers; `+-` stands for a plus-minus sign."""
-
-    title: str
-    head: tuple[str, ...]
-    body: tuple[tuple[Item, ...], ...]
-    caption: str
-    names: int = 1
-    notes: tuple[str, ...] = ()
-
-    def by_first(self) -> Iterator[Grid]:
-        """A table for each word of the first of several columns of words, without that column."""
-        if self.names < 2:
-            yield self
-            return
-        for word in dict.fromkeys(row[0].text for row in self.body):
-            body = tuple(row[1:] for row in self.body if row[0].text == word)
-            title = f"{word}: {self.title}"
-            yield replace(self, title=title, head=self.head[1:], body=body, names=self.names - 1)
 
 
 def grids(section: Section) -> list[Grid]:
@@ -64,9 +30,11 @@ def accuracy(section: Section) -> Grid:
     protocols = section.protocols
     one = len(set(protocols.values())) == 1
     notes: dict[str, int] = {}
+    wants = _wants(section)
     body = []
     for label, cells in section.cells.items():
-        row = [Item(section.named(label))]
+        said = [notes.setdefault(wants[label], len(notes) + 1)] if label in wants else []
+        row = [Item(section.named(label), notes=tuple(said))]
         for name in section.datasets:
             cell, mark = cells.get(name), _mark(marks.get(label, {}).get(name))
             row.append(Item("") if cell is None else _scored(section, cell, label in best[name], mark, notes))
@@ -76,6 +44,14 @@ def accuracy(section: Section) -> Grid:
     what = "test accuracy" if section.setting != "ind" else "test accuracy in production (.8 tran + .2 ind)"
     title = f"{what}, {section.title}{split}"
     return Grid(title, ("method", *head), tuple(body), _about(section), notes=tuple(notes))
+
+
+def _wants(section: Section) -> dict[str, str]:
+    """What predictions need beside features, by method; nothing where all methods need the same."""
+    found = {label: needs(next(iter(cells.values()))) for label, cells in section.cells.items()}
+    if len({found[label] for label in section.labels}) < 2:
+        return {}
+    return {label: f"A prediction needs {said}." for label, said in found.items() if said not in ("", "features")}
 
 
 def _scored(section: Section, cell: Cell, best: bool, mark: str, notes: dict[str, int]) -> Item:
@@ -224,11 +200,6 @@ def _lines(section: Section) -> Iterator[tuple[tuple[Item, Item], Cell]]:
                 yield (Item(dataset), Item(section.named(label))), cells[dataset]
 
 
-def percent(found: Spread) -> str:
-    """A share as percent with its spread."""
-    return number(found, 100, ".2f", ".2f")
-
-
 def _percent(cell: Cell, key: str) -> Item:
     found = cell.spread(key)
     return Item("" if found is None else percent(found))
@@ -237,12 +208,6 @@ def _percent(cell: Cell, key: str) -> Item:
 def _plain(cell: Cell, key: str) -> Item:
     found = cell.spread(key)
     return Item("" if found is None else number(found, 1, ".3f", ".3f"))
-
-
-def number(found: Spread, scale: float, form: str, spread: str) -> str:
-    """Mean +- standard deviation, each times `scale` and in its format; the mean alone of one value."""
-    deviation = "" if found.std is None else f" +- {scale * found.std:{spread}}"
-    return f"{round(scale * found.mean, 6) + 0.0:{form}}{deviation}"
 
 
 def _p(p: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from itertools import product
 
-from gnnkd.compare.grids import Grid, Item, number
+from gnnkd.compare.grid import Grid, Item, number
 from gnnkd.compare.histories import History, histories, keys, window
 from gnnkd.compare.sections import Cell
 from gnnkd.compare.statistics import spread

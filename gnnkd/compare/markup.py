@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from typing import TYPE_CHECKING
 
-from gnnkd.compare.grids import Grid, Item
+from gnnkd.compare.grid import Grid, Item
 from gnnkd.compare.pictures import svg
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from gnnkd.compare import imitation, plots
-from gnnkd.compare.grids import Grid, Item, grids
+from gnnkd.compare.grid import Grid, Item
+from gnnkd.compare.grids import grids
 from gnnkd.compare.markup import STYLE, capital, figure, table, text
 from gnnkd.compare.sections import TEACHER, Row, Section, sections
 from gnnkd.provenance import commit, versions
@@ -78,7 +79,7 @@ def _head(rows: Sequence[Row], found: Sequence[Section], more: Mapping[str, str]
         "Runs": ", ".join(f"{count} {status}" for status, count in counts.items()),
         **more,
         "Versions": made,
-        "Commit": str(first.get("commit") or commit() or "none"),
+        "Commit": ", ".join(dict.fromkeys(row["commit"] for row in rows if row.get("commit"))) or commit() or "none",
     }
     lines = "".join(f"<dt>{text(name)}</dt><dd>{text(value)}</dd>" for name, value in said.items())
     honest = (
@@ -121,7 +122,8 @@ def _section(section: Section) -> Iterator[str]:
     )
     for name, drawn, words in pictures:
         alt = f"Test accuracy against the {words}, {where}."
-        yield figure(drawn, f"{section.key}-{name}", alt, f"{alt} Bars: one standard deviation (ddof 1).")
+        said = f"{alt} Bars: one standard deviation (ddof 1). Marks of equal {name} stand side by side."
+        yield figure(drawn, f"{section.key}-{name}", alt, said)
     yield figure(
         plots.learning(section),
         f"{section.key}-learning",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -86,27 +87,44 @@ def _against(section: Section, what: str, x: Callable[[Cell], float | None]) -> 
 
 def _points(section: Section, points: Sequence[tuple[str, float | None, Cell]], what: str) -> Panel:
     def panel(axes: Axes) -> None:
-        for label, x, cell in points:
-            found, style = cell.spread("test_acc"), _style(section, label)
-            assert found is not None
-            assert x is not None
-            wide = 100 * (found.std or 0.0)
-            axes.errorbar(
-                x, 100 * found.mean, yerr=wide, fmt=style["marker"], color=style["color"], markersize=6, elinewidth=0.9
-            )
         places = [x for _, x, _ in points if x]
         low, high = min(places), max(places)
-        if high >= 10 * low:
+        wide = high >= 10 * low
+        if wide:
             axes.set_xscale("log")
             axes.set_xlim(low / 1.8, high * 1.8)
         else:
             axes.set_xlim(left=0, right=1.15 * high)
+        for (label, _, cell), x in zip(points, _apart([x or 0.0 for _, x, _ in points], log=wide), strict=True):
+            found, style = cell.spread("test_acc"), _style(section, label)
+            assert found is not None
+            spread = 100 * (found.std or 0.0)
+            mark: dict[str, Any] = {"fmt": style["marker"], "color": style["color"], "markersize": 5, "elinewidth": 0.9}
+            axes.errorbar(x, 100 * found.mean, yerr=spread, **mark)
         axes.xaxis.set_major_formatter(_counted)
         axes.set_xlabel(what)
         axes.set_ylabel("test accuracy (%)")
         axes.grid(alpha=0.3)
 
     return panel
+
+
+def _apart(places: Sequence[float], *, log: bool) -> list[float]:
+    """Where marks stand: those that would lie upon one another are put side by side, a fiftieth of the axis apart."""
+    low, high = (math.log(min(places) / 1.8), math.log(max(places) * 1.8)) if log else (0.0, 1.15 * max(places))
+    step, found = (high - low) / 50, list(map(math.log, places)) if log else list(places)
+    order = sorted(range(len(found)), key=lambda i: found[i])
+    crowds: list[list[int]] = []
+    for i in order:
+        if crowds and found[i] - found[crowds[-1][-1]] < step:
+            crowds[-1].append(i)
+        else:
+            crowds.append([i])
+    for crowd in crowds:
+        middle = sum(found[i] for i in crowd) / len(crowd)
+        for place, i in enumerate(sorted(crowd)):
+            found[i] = middle + step * (place - (len(crowd) - 1) / 2)
+    return [math.exp(x) for x in found] if log else found
 
 
 def _counted(x: float, position: float) -> str:  # noqa: ARG001

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from csv import DictWriter
 from typing import TYPE_CHECKING, Any
 
-from gnnkd.compare.grids import Grid, Item, accuracy, grids, parts
+from gnnkd.compare.grid import Grid, Item
+from gnnkd.compare.grids import accuracy, grids, parts
 from gnnkd.compare.sections import TEACHER, Cell, Row, Section, sections
 from gnnkd.compare.statistics import Spread
 

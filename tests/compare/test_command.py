@@ -279,6 +279,7 @@ def test_a_file_says_what_flags_say(tmp_path: Path, base: list[str], here: type[
         (["--students", "mlp,gcnn"], "unknown student model 'gcnn'"),
         (["--students", "mlp,gcn", "--methods", "mlp"], "--students gcn: no method teaches it"),
         (["--teacher", "gcnn"], "did you mean 'gcn'"),
+        (["--teacher", "gnc"], "did you mean 'gcn'"),
         (["--setting", "tran,int"], "did you mean 'ind'"),
         (["--split", "plubic"], "did you mean 'public'"),
         (["--dataset", "coar"], "did you mean 'cora'"),

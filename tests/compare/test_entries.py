@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 
+from gnnkd.compare import asking
 from gnnkd.compare.entries import LONGEST, Entry, entries, split, tag_of
 from gnnkd.errors import UserError
 from gnnkd.places import checked_tag
@@ -82,3 +83,12 @@ def test_commas_and_spaces_separate() -> None:
 def test_mistakes(word: str, match: str) -> None:
     with pytest.raises(UserError, match=match):
         entries([word], "mlp")
+
+
+@pytest.mark.parametrize("word", ["dgd(krd)", "dgd+krd", "DGD(krd)", "dgd:base=krd"])
+def test_the_reference_may_be_said_in_another_way(word: str) -> None:
+    found = {"mlp": entries(["mlp", "dgd(krd)", "krd"], "mlp")}
+    assert asking._against(word, found) == "dgd(krd)"
+    assert asking._against("supervised", found) == "mlp"
+    assert asking._against(None, found) == "mlp"
+    assert asking._against("krd:tau=2", found) == "krd:tau=2"

@@ -158,3 +158,15 @@ def test_colours_and_marks_tell_many_methods_apart(lines: Any) -> None:
     styles = [plots._style(section, label) for label in section.cells]
     assert len({(style["color"], style["marker"]) for style in styles}) == 25
     assert len({(style["color"], style["linestyle"]) for style in styles}) == 25
+
+
+def test_marks_of_one_place_stand_side_by_side(lines: Any) -> None:
+    for log, places in ((False, [1000.0, 1000.0, 1001.0, 4000.0]), (True, [1e3, 1e3, 1e3, 1e6])):
+        found = plots._apart(places, log=log)
+        assert len(set(found)) == 4
+        assert found == sorted(found)
+        assert found[3] == pytest.approx(places[3])
+        assert found[1] == pytest.approx(1000, rel=1e-3)
+    assert plots._apart([5.0], log=False) == [5.0]
+    rows = [lines.line("cora", label, 0) | {"commit": label} for label in ("teacher", "a", "b")]
+    assert "<dt>Commit</dt><dd>teacher, a, b</dd>" in page.page(rows, against="a")

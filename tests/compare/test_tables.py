@@ -45,6 +45,25 @@ def test_fewer_seeds_than_asked_show_with_their_reason(rows: Rows) -> None:
     assert {grid.notes[n - 1] for item in none for n in item.notes} == {"cannot run: no teaches <images> & 50% |x|"}
 
 
+def test_what_a_method_needs_beside_the_others_stands_below_its_table(lines: Any) -> None:
+    rows = [lines.line("cora", label, seed) for label in ("teacher", "glnn", "cpf") for seed in range(3)]
+    (section,) = sections(rows, "glnn")
+    assert grids.accuracy(section).notes == ()  # all students need features alone, and a teacher's needs are known
+    for row in rows:
+        row["needs"] = ["features", "edges", "known labels"] if row["label"] == "cpf" else row["needs"]
+    (section,) = sections(rows, "glnn")
+    grid = grids.accuracy(section)
+    said = {row[0].text: [grid.notes[n - 1] for n in row[0].notes] for row in grid.body}
+    assert said == {
+        "teacher (gcn)": ["A prediction needs features, edges."],
+        "glnn": [],
+        "cpf": ["A prediction needs features, edges, known labels."],
+    }
+    written = tables.markdown(rows, "glnn")
+    assert "| cpf [2] |" in written
+    assert "[2] A prediction needs features, edges, known labels." in written
+
+
 def test_best_and_marks_are_told_apart(rows: Rows) -> None:
     body = _body(rows)
     assert [label for label, row in body.items() if row[0].best] == ["up"]
