@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gnnkd import logits, scores
+from gnnkd import batching, logits, scores
 from gnnkd import options as checks
 from gnnkd.data.graphs import from_pyg
 from gnnkd.data.task import NodeTask
@@ -154,11 +154,12 @@ def distill(
     check_student(task, config)
     if config.logits is not None:
         learnt = train_student(task, config, config.logits.on(task), None, shown)
-        return _distilled(task, learnt, None, config.logits.scores(task), config.notes(task))
+        return _distilled(task, config, learnt, None, config.logits.scores(task), config.notes(task))
     taught = train_teacher(task, config, shown)
     learnt = train_student(task, config, taught.logits, taught.bank, shown, asked=taught.predictor.network)
-    found = scores.of_logits(taught.predictor.network, task, taught.logits)
-    return _distilled(task, learnt, taught.predictor, found, (*config.notes(task), *taught.notes))
+    layerwise = batching.layerwise(config.teacher_train)
+    found = scores.of_logits(taught.predictor.network, task, taught.logits, layerwise=layerwise)
+    return _distilled(task, config, learnt, taught.predictor, found, (*config.notes(task), *taught.notes))
 
 
 def _task(data: Data, config: Config, seed: int) -> NodeTask:
@@ -176,9 +177,16 @@ def _task(data: Data, config: Config, seed: int) -> NodeTask:
 
 
 def _distilled(
-    task: NodeTask, learnt: Learnt, teacher: Predictor | None, of_teacher: Scores, notes: tuple[str, ...]
+    task: NodeTask,
+    config: Config,
+    learnt: Learnt,
+    teacher: Predictor | None,
+    of_teacher: Scores,
+    notes: tuple[str, ...],
 ) -> Distilled:
-    found = {**scores.of_network(learnt.predictor.network, task), "val_acc": learnt.reached.best_score}
+    layerwise = batching.layerwise(config.student_train)
+    of_student = scores.of_network(learnt.predictor.network, task, layerwise=layerwise)
+    found = {**of_student, "val_acc": learnt.reached.best_score}
     return Distilled(
         student=learnt.predictor,
         teacher=teacher,

@@ -30,6 +30,7 @@ NODES = "node*.safetensors"
 """Networks of a run that has several."""
 HASHES = ("fingerprint", "content")
 """Keys of a description that say that the data differs, and not how."""
+_GENERATORS = "teacher.generators"
 
 
 def claim(
@@ -99,8 +100,13 @@ def _last(key: str) -> str:
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """What differs between two descriptions: dotted key, value there, value here, None for a missing one."""
+    """What differs between two descriptions: dotted key, value there, value here, None for a missing one.
+
+    A teacher's generators are left out where the description here, of a student that hears nothing of them, does.
+    """
     old, new = dict(_flat(there)), dict(_flat(here))
+    if not any(key.startswith(_GENERATORS) for key in new):
+        old = {key: value for key, value in old.items() if not key.startswith(_GENERATORS)}
     return [(key, old.get(key), new.get(key)) for key in new | old if old.get(key) != new.get(key)]
 
 

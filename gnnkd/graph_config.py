@@ -18,7 +18,7 @@ from gnnkd.errors import UserError
 from gnnkd.halves import as_arguments
 from gnnkd.logits import Logits
 from gnnkd.models import Model, Teacher
-from gnnkd.train.settings import TrainSettings
+from gnnkd.train.settings import TrainSettings, said
 
 if TYPE_CHECKING:
     from gnnkd.places import Place
@@ -41,6 +41,8 @@ class DataSettings:
             at (a note says so); None is "given" where there are edges, else "knn".
         k: neighbours of a node, for graphs made of features, >= 1; None is 8.
         fractions: of training, validation and test, under the split `random`.
+        storage: type in which the teacher's logits on all rows are kept for students: "float16" takes half the disk and
+            has three digits; accuracies of the teacher are of what is kept.
     """
 
     undirected: bool = True
@@ -48,6 +50,7 @@ class DataSettings:
     graph: Literal["given", "knn", "uem"] | None = None
     k: int | None = None
     fractions: tuple[float, float, float] | None = None
+    storage: Literal["float32", "float16"] = "float32"
 
 
 @final
@@ -138,13 +141,16 @@ class Config:
         return tuple(f"{name} looks at the edges, not at their weights" for name in blind)
 
     def check_task(self, task: NodeTask, folder: Path, *, student: bool) -> None:
-        """Refuse, before a place is claimed, ready logits that do not fit a task.
+        """Refuse, before a place is claimed, ready logits that do not fit a task, and batches without room.
 
         Raises:
-            UserError: they do not.
+            UserError: they do not, or there is none.
         """
+        from gnnkd import batching
+
         if self.logits is not None:
             self.logits.on(task)
+        batching.check_room(task, self, folder, teacher=not student, student=student)
 
     def run_teacher(self, task: NodeTask, place: Place, *, resume: bool, progress: Progress) -> dict[str, Any]:
         """Train a teacher and write its files; the content of `result.json`."""
@@ -219,14 +225,18 @@ class Config:
         }
 
     def describe_student(self, task: NodeTask, teacher: Mapping[str, Any]) -> dict[str, Any]:
-        """All that determines the student's result, as plain values; `teacher` is the description of its teacher."""
+        """All that determines the student's result, as plain values; `teacher` is the description of its teacher.
+
+        Generators learn beside a teacher and change nothing of it: they concern the students that learn from them.
+        """
+        heard = {name: value for name, value in teacher.items() if name != "generators" or self.wants_generators}
         return _where(self, task) | {
             "student_model": self.student_model,
             "student": _stage(self.student, self.student_train),
             "method": self.method,
             "base": self.base,
-            "options": options.plain(self.options),
-            "teacher": dict(teacher),
+            "options": said(options.plain(self.options)),
+            "teacher": heard,
         }
 
     def teacher_arguments(self) -> list[str]:
@@ -247,10 +257,10 @@ def _where(config: Config, task: NodeTask) -> dict[str, Any]:
         "seed": task.seed,
         "fingerprint": task.fingerprint,
         "content": task.content,
-        "data": options.plain(config.data) | {"normalise": task.features},
+        "data": said(options.plain(config.data) | {"normalise": task.features}),
     }
 
 
 def _stage(network: Mapping[str, Any], train: TrainSettings) -> dict[str, Any]:
     both = {**network, **dataclasses.asdict(train)}
-    return {name: options.plain(value) for name, value in both.items() if name not in NOT_COMPARED}
+    return said({name: options.plain(value) for name, value in both.items() if name not in NOT_COMPARED})

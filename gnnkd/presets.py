@@ -11,6 +11,16 @@ from typing import Any
 ANY = "*"
 Settings = dict[str, Any]
 
+# Few enough neighbours and epochs for a training of about an hour on two cores.
+_SAMPLED: Settings = {
+    "batch_size": 1024, "fanouts": (10, 5, 5), "epochs": 10, "validate_every": 5, "checkpoint_every": 1,
+}  # fmt: skip
+_PRODUCTS_SAGE: Settings = {"norm": "batch", "layers": 3, "width": 256, "dropout": 0.5, **_SAMPLED}
+_PRODUCTS_MLP: Settings = {
+    "norm": "batch", "layers": 3, "width": 256, "dropout": 0.2, "weight_decay": 0.0, "lr": 0.003,
+    "batch_size": 4096, "epochs": 10, "checkpoint_every": 1,
+}  # fmt: skip
+
 TEACHERS: dict[tuple[str, str, str], Settings] = {
     (ANY, ANY, "gcn"): {"layers": 3, "width": 256, "dropout": 0.5},
     (ANY, ANY, "sage"): {"layers": 2, "width": 128, "dropout": 0.5, "aggregator": "gcn"},
@@ -38,7 +48,13 @@ TEACHERS: dict[tuple[str, str, str], Settings] = {
     ("ogbn-arxiv", ANY, "sage"): {"norm": "batch", "layers": 3, "width": 256, "dropout": 0.2},
     ("ogbn-products", ANY, ANY): {"weight_decay": 0.0, "lr": 0.003},
     ("ogbn-products", ANY, "gcn"): {"norm": "batch"},
-    ("ogbn-products", ANY, "sage"): {"norm": "batch", "layers": 3, "width": 256, "dropout": 0.5},
+    ("ogbn-products", ANY, "sage"): _PRODUCTS_SAGE,
+    ("synth-arxiv", ANY, ANY): {"weight_decay": 0.0, "epochs": 100},
+    ("synth-arxiv", ANY, "gcn"): {"norm": "batch", "dropout": 0.3},
+    ("synth-arxiv", ANY, "sage"): {"norm": "batch", "layers": 3, "width": 256, "dropout": 0.2},
+    ("synth-products", ANY, ANY): {"weight_decay": 0.0, "lr": 0.003},
+    ("synth-products", ANY, "gcn"): {"norm": "batch"},
+    ("synth-products", ANY, "sage"): _PRODUCTS_SAGE,
 }
 """By dataset, protocol and model; a later entry that matches beats an earlier one, option by option."""
 
@@ -58,9 +74,11 @@ STUDENTS: dict[tuple[str, str, str], Settings] = {
     ("coauthor-cs", ANY, "mlp"): {"dropout": 0.5, "input_dropout": 0.3, "lr": 0.002, "epochs": 60},
     ("coauthor-physics", ANY, "mlp"): {"dropout": 0.5, "input_dropout": 0.3, "lr": 0.002, "epochs": 60},
     ("ogbn-arxiv", ANY, "mlp"): {"norm": "batch", "layers": 3, "width": 256, "dropout": 0.1, "weight_decay": 0.0},
-    ("ogbn-products", ANY, "mlp"): {
-        "norm": "batch", "layers": 3, "width": 256, "dropout": 0.2, "weight_decay": 0.0, "lr": 0.003,
+    ("ogbn-products", ANY, "mlp"): _PRODUCTS_MLP,
+    ("synth-arxiv", ANY, "mlp"): {
+        "norm": "batch", "layers": 3, "width": 256, "dropout": 0.1, "weight_decay": 0.0, "epochs": 150,
     },
+    ("synth-products", ANY, "mlp"): _PRODUCTS_MLP,
     # Row-normalised features are some thirty times smaller; the same decay would hold the first layer at zero.
     ("cora", "public", "mlp"): {"input_dropout": 0.6, "weight_decay": 5e-5},
     ("citeseer", "public", "mlp"): {"weight_decay": 5e-5},

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from gnnkd import distillers, predictor, scores
+from gnnkd import batching, distillers, predictor, scores
 from gnnkd.curves import draw
+from gnnkd.data.row_arrays import Array
 from gnnkd.data.task import NodeTask
 from gnnkd.distillers.dgd.bank import Bank
+from gnnkd.distillers.losses import full_precision
 from gnnkd.errors import UserError
+from gnnkd.learning import Heard
 from gnnkd.places import Place, read_json, read_result
 from gnnkd.predictor import Predictor
 from gnnkd.provenance import commit, versions
 from gnnkd.run import Config
 from gnnkd.scores import Scores
 from gnnkd.stages import train_student, train_teacher
-from gnnkd.train import checkpoint
+from gnnkd.train import checkpoint, outputs
 from gnnkd.train.fit import Progress as Reached
 from gnnkd.train.progress import Progress
 
@@ -29,12 +33,13 @@ from gnnkd.train.progress import Progress
 def run_teacher(task: NodeTask, config: Config, place: Place, *, resume: bool, progress: Progress) -> dict[str, Any]:
     """Train a teacher, write its files to `place` and return the content of `result.json`."""
     taught = train_teacher(task, config, progress, place=place, resume=resume)
-    checkpoint.save(
-        place.outputs, {"logits": taught.logits, "index": task.index}, {"fingerprint": task.fingerprint}
-    )  # fmt: skip
+    if config.teacher_train.batch_size is None:  # else they have been written as they were computed
+        rows = {"logits": taught.logits, "index": task.index}
+        checkpoint.save(place.outputs, rows, {"fingerprint": task.fingerprint})
     if taught.bank is not None:
         checkpoint.save(place.generators, taught.bank.tensors(), taught.bank.meta())
-    found = scores.of_logits(taught.predictor.network, task, taught.logits)
+    layerwise = batching.layerwise(config.teacher_train)
+    found = scores.of_logits(taught.predictor.network, task, taught.logits, layerwise=layerwise)
     names = {"student_model": None, "method": "teacher", "base": None}
     more = {**scores.of_teacher(found), "generator_seconds": round(taught.reached.watcher_seconds, 3)}
     return _finish(task, config, place, taught.predictor, taught.reached, found, names | more)
@@ -51,15 +56,16 @@ def run_student(task: NodeTask, config: Config, place: Place, *, resume: bool, p
     teacher, bank, asked = lesson(task, config, place.teacher)
     taught = _scores_of_teacher(task, config, place)
     learnt = train_student(task, config, teacher, bank, progress, asked=asked, place=place, resume=resume)
-    found = scores.of_network(learnt.predictor.network, task)
+    layerwise = batching.layerwise(config.student_train)
+    found = scores.of_network(learnt.predictor.network, task, layerwise=layerwise)
     names = {"student_model": config.student_model, "method": config.method, "base": config.base}
     return _finish(task, config, place, learnt.predictor, learnt.reached, found, names | scores.of_teacher(taught))
 
 
-def lesson(
-    task: NodeTask, config: Config, teacher: Place | None
-) -> tuple[Float[Tensor, "N C"], Bank | None, torch.nn.Module | None]:
+def lesson(task: NodeTask, config: Config, teacher: Place | None) -> tuple[Heard, Bank | None, torch.nn.Module | None]:
     """What a student learns from: logits, generators, and the trained network if the method asks it for features.
+
+    A student that learns on batches reads the logits from the teacher's file.
 
     Args:
         task: whose rows are taught.
@@ -77,7 +83,8 @@ def lesson(
         bank = stored_bank(teacher.generators)
     if config.reads_features:
         asked = predictor.load(teacher.model).network.to(task.y.device)
-    return cached_outputs(teacher.outputs, task), bank, asked
+    mapped = config.student_train.batch_size is not None
+    return mapped_outputs(teacher.outputs, task) if mapped else cached_outputs(teacher.outputs, task), bank, asked
 
 
 def _scores_of_teacher(task: NodeTask, config: Config, place: Place) -> Mapping[str, Any]:
@@ -96,9 +103,20 @@ def cached_outputs(file: Path, task: NodeTask) -> Float[Tensor, "N C"]:
     tensors, meta = checkpoint.load(file)
     if not {"logits", "index"} <= tensors.keys():
         raise UserError(f"{file} holds no teacher's outputs; train the teacher again with --mode tea --overwrite")
-    if meta.get("fingerprint") != task.fingerprint or not torch.equal(tensors["index"], task.index.cpu()):
+    _check_rows(file, tensors["index"], meta, task)
+    return full_precision(tensors["logits"]).to(task.y.device)
+
+
+def mapped_outputs(file: Path, task: NodeTask) -> Array:
+    """As `cached_outputs`, but as they lie on the disk."""
+    found = outputs.opened(file)
+    _check_rows(file, found.index, found.meta, task)
+    return found.logits
+
+
+def _check_rows(file: Path, index: Int[Tensor, " _"], meta: Mapping[str, Any], task: NodeTask) -> None:
+    if meta.get("fingerprint") != task.fingerprint or not torch.equal(index, task.index.cpu()):
         raise UserError(f"{file} holds outputs on other nodes, another graph or split; train the teacher again")
-    return tensors["logits"].to(task.y.device)
 
 
 def stored_bank(file: Path) -> Bank:
@@ -136,7 +154,7 @@ def _finish(
         **named,
         "seed": task.seed,
         **found,
-        "val_acc": reached.best_score,
+        "val_acc": reached.best_score if math.isfinite(reached.best_score) else None,
         "best_epoch": reached.best_epoch,
         "epochs": reached.epoch,
         "seconds": round(reached.seconds, 3),

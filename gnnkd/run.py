@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from gnnkd import distillers, models, options, presets
+from gnnkd import batching, distillers, models, options, presets
 from gnnkd.data.graphs import SOURCES
 from gnnkd.data.task import PROTOCOLS, SETTINGS
 from gnnkd.distillers.dgd.settings import GeneratorSettings
@@ -71,6 +71,7 @@ def resolve(
         generators=None if isinstance(taught, Logits) else generators,
         given=_given(said, wraps=base is not None),
     )
+    batching.check(config)
     if config.logits is not None:
         config.check_lesson()
     return config

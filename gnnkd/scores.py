@@ -8,16 +8,19 @@ requests are about known nodes and one is about a new one: .8 tran + .2 ind.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from gnnkd.data.task import NodeTask
+from gnnkd.graph.structure import CSR, Graph
 from gnnkd.metrics import accuracy
 from gnnkd.nn.around import ask
+from gnnkd.nn.layerwise import Layerwise
 from gnnkd.train.teacher import outputs
 
 PARTS = ("tran", "ind", "cold")
@@ -30,23 +33,54 @@ SHARE_UNSEEN = 0.2
 Scores = dict[str, float]
 
 
-def of_network(network: nn.Module, task: NodeTask) -> Scores:
-    """Scores of a trained network, by forward passes in eval mode."""
-    return of_logits(network, task, outputs(network, task.batch(task.split.train)))
+def of_network(network: nn.Module, task: NodeTask, *, layerwise: Layerwise | None = None) -> Scores:
+    """Scores of a trained network, by forward passes in eval mode.
+
+    Args:
+        layerwise: asks the network layer by layer, about the rows that count alone; None asks about all rows at once.
+    """
+    if layerwise is None:
+        return of_logits(network, task, outputs(network, task.batch(task.split.train)))
+    tran = _asked(layerwise, network, (task.x, task.graph), task.y, task.split.test)
+    return _with_unseen(tran, network, task, layerwise)
 
 
 @torch.no_grad()
-def of_logits(network: nn.Module, task: NodeTask, observed: Float[Tensor, "N C"]) -> Scores:
-    """As `of_network`, for one whose logits on the task's own rows are there already."""
-    tran, whole = accuracy(observed, task.y, task.split.test), task.whole
+def of_logits(
+    network: nn.Module, task: NodeTask, observed: Float[Tensor, "N C"], *, layerwise: Layerwise | None = None
+) -> Scores:
+    """As `of_network`, for one whose logits on the task's own rows are there already, in memory or mapped."""
+    return _with_unseen(accuracy(observed, task.y, task.split.test), network, task, layerwise)
+
+
+@torch.no_grad()
+def _with_unseen(tran: float, network: nn.Module, task: NodeTask, layerwise: Layerwise | None) -> Scores:
+    whole = task.whole
     if whole is None:
         return {"test_acc": tran}
     network.eval()
     found = [
         accuracy(ask(network, whole.x, graph, whole.index).logits, whole.y, whole.unseen)
+        if layerwise is None
+        else _asked(layerwise, network, (whole.x, graph), whole.y, whole.unseen)
         for graph in (whole.graph, whole.cold)
     ]
     return inductive(tran, *found)
+
+
+def _asked(
+    layerwise: Layerwise,
+    network: nn.Module,
+    data: tuple[Tensor | CSR, Graph],
+    y: Int[Tensor, " N"],
+    mask: Bool[Tensor, " N"],
+) -> float:
+    """The accuracy on the masked rows, in [0, 1]; NaN where there are none."""
+    ids = mask.nonzero().flatten()
+    if not ids.numel():
+        return math.nan
+    hits = layerwise.logits(network, *data, ids=ids).argmax(dim=-1) == y[ids]
+    return float(hits.double().mean())
 
 
 def inductive(tran: float, ind: float, cold: float | None = None) -> Scores:

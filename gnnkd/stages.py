@@ -1,36 +1,32 @@
-"""The two stages of a run: a teacher is trained, then a student on its outputs; no files but checkpoints."""
+"""The two stages of a run: a teacher is trained, then a student on its outputs; files are checkpoints and outputs."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from pathlib import Path
 from typing import Any, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gnnkd import distillers, models, nn
+from gnnkd import batching, learning, models
 from gnnkd.data.task import NodeTask
-from gnnkd.distillers.base import Distiller, Lesson
 from gnnkd.distillers.dgd.bank import Bank
-from gnnkd.errors import UserError
+from gnnkd.learning import Heard, unreachable
 from gnnkd.logits import Logits
-from gnnkd.nn.around import ask
 from gnnkd.nn.own import Own
 from gnnkd.places import Place, read_json
 from gnnkd.predictor import Predictor
 from gnnkd.run import Config
 from gnnkd.train.fit import Fit
 from gnnkd.train.fit import Progress as Reached
+from gnnkd.train.outputs import TYPES, opened, tensor, writing
 from gnnkd.train.progress import Progress
 from gnnkd.train.seeding import seeded
-from gnnkd.train.teacher import imitable, outputs, teaching, unread
-from gnnkd.train.whole import WholeBatch
-from gnnkd.types import Batch, Operand, Output
+from gnnkd.train.teacher import outputs, teaching
 
 
 @final
@@ -69,14 +65,17 @@ def train_teacher(
 ) -> Taught:
     """Train a teacher on the training labels, with generators beside it unless they are switched off.
 
+    On batches its logits are written to `place.outputs` as they are computed, and are mapped from there.
+
     Raises:
-        UserError: a module that cannot teach, or whose weights the generators cannot read.
+        UserError: a module that cannot teach, or whose weights the generators cannot read; no room.
     """
     assert not isinstance(config.teacher_network, Logits), "ready logits are not trained"
+    batching.check_room(task, config, place.folder if place else Path.cwd(), teacher=True, student=False)
     with seeded(task):
         network = models.built(config.teacher_network, config.teacher, task, "teacher")
         batch = task.batch(task.split.train)
-        notes = _unread(network, batch, config, "teacher") if config.generators else ()
+        notes = unreachable(network, batch, config, "teacher") if config.generators else ()
         fit, watcher = teaching(
             network,
             batch,
@@ -86,11 +85,26 @@ def train_teacher(
             seed=task.seed,
             file=place.checkpoint if place else None,
             key=_key(place),
+            inference=batching.layerwise(config.teacher_train),
         )
         reached = _run(fit, progress, f"teacher {config.teacher_model}, seed {task.seed}", resume=resume)
-        logits = outputs(network, batch)
+        logits = _said(network, task, config, place)
     predictor = _predictor(network, config.teacher_model, config.teacher, task, undirected=config.data.undirected)
     return Taught(predictor, logits, watcher.bank if watcher else None, reached, notes)
+
+
+def _said(network: torch.nn.Module, task: NodeTask, config: Config, place: Place | None) -> Float[Tensor, "N C"]:
+    """A teacher's logits on all rows, as they are kept."""
+    storage = config.data.storage
+    layerwise = batching.layerwise(config.teacher_train)
+    if layerwise is None:
+        return outputs(network, task.batch(task.split.train)).to(TYPES[storage][2])
+    if place is None:
+        into = torch.empty(task.n_nodes, task.n_classes, dtype=TYPES[storage][2], device=task.y.device)
+        return layerwise.logits(network, task.x, task.graph, into=into)
+    with writing(place.outputs, task.index, task.n_classes, storage, {"fingerprint": task.fingerprint}) as into:
+        layerwise.logits(network, task.x, task.graph, into=into)
+    return tensor(opened(place.outputs).logits).to(task.y.device)
 
 
 def check_student(task: NodeTask, config: Config) -> None:
@@ -103,13 +117,13 @@ def check_student(task: NodeTask, config: Config) -> None:
         with seeded(task):
             network = models.built(config.student_network, config.student, task, "student")
             if config.wants_generators:
-                _unread(network, task.batch(task.split.train), config, "student")
+                unreachable(network, task.batch(task.split.train), config, "student")
 
 
 def train_student(
     task: NodeTask,
     config: Config,
-    teacher: Float[Tensor, "N C"],
+    teacher: Heard,
     bank: Bank | None,
     progress: Progress,
     *,
@@ -117,127 +131,24 @@ def train_student(
     place: Place | None = None,
     resume: bool = False,
 ) -> Learnt:
-    """Train a student by the configured method on cached teacher logits.
+    """Train a student by the configured method on cached teacher logits [N, C], in memory or mapped.
 
     Args:
         asked: the trained teacher, for a method that reads its features too.
 
     Raises:
-        UserError: the method lacks something, as generators, or a module cannot learn.
+        UserError: the method lacks something, as generators, or a module cannot learn; no room.
     """
-    distiller = _distiller(config, bank, task.seed)
+    batching.check_room(task, config, place.folder if place else Path.cwd(), teacher=False, student=True)
+    distiller = learning.made(config, bank, task.seed)
     with seeded(task):
-        batch = task.batch(task.split.train)
-        network = _learner(distiller, config, task, batch)
-        notes = _unread(network, batch, config, "student") if config.wants_generators else ()
-        lesson = None
-        if distiller.needs_teacher:
-            lesson = _featured(teacher, asked, batch) if distiller.reads_maps else Output(teacher)
-        _prepare(distiller, network, batch, lesson, task, config, asked)
-        course = WholeBatch(
-            network,
-            batch,
-            distiller,
-            lesson,
-            (task.y, task.split.val),
-            config.student_train,
-            seed=task.seed,
-        )
+        course, notes = learning.course(task, config, distiller, teacher, asked)
         fit = Fit(course, config.student_train, file=place.checkpoint if place else None, key=_key(place))
         title = f"student {config.student_model} by {config.method}, seed {task.seed}"
         reached = _run(fit, progress, title, resume=resume)
-    network.eval()
+    network = course.model.eval()
     predictor = _predictor(network, config.student_model, config.student, task, undirected=config.data.undirected)
     return Learnt(predictor, reached, notes)
-
-
-def _distiller(config: Config, bank: Bank | None, seed: int) -> Distiller:
-    on_graph = models.needs_graph(config.student_network)
-    options = {name: value for name, value in config.options.items() if name != "base"}
-    context = (bank, seed) if distillers.graph_methods()[config.method].wraps else ()
-    base = config.base or "auto"
-    distiller = distillers.build(
-        config.method, *context, base=base, student_needs_graph=on_graph, on_graphs=True, **options
-    )
-    lack = distiller.missing()
-    if lack:
-        raise UserError(lack)
-    return distiller
-
-
-def _learner(distiller: Distiller, config: Config, task: NodeTask, batch: Batch) -> torch.nn.Module:
-    """The student: as the user asked for it, perhaps with something of the method's around it."""
-    model = config.student_network
-    if not isinstance(model, str):
-        return models.built(model, config.student, task, "student")
-
-    def make(inputs: int) -> torch.nn.Module:
-        network: torch.nn.Module = nn.MODELS[model](inputs, task.n_classes, **config.student)
-        return network.to(task.y.device)
-
-    return distiller.learner(make, batch, task.n_classes, task.seed).to(task.y.device)
-
-
-@torch.no_grad()
-def _featured(logits: Float[Tensor, "N C"], asked: torch.nn.Module | None, batch: Batch) -> Output:
-    """The teacher's kept logits, and what its layers multiply in a forward pass in eval mode."""
-    assert asked is not None, "configurations of ready logits refuse a method that reads features"
-    shown = ask(asked.eval(), batch.x, batch.graph, batch.index)
-    return dataclasses.replace(shown, logits=logits)
-
-
-@torch.no_grad()
-def _prepare(
-    distiller: Distiller,
-    network: torch.nn.Module,
-    batch: Batch,
-    teacher: Output | None,
-    task: NodeTask,
-    config: Config,
-    asked: torch.nn.Module | None,
-) -> None:
-    """Let a method see both networks in eval mode; the random state stays."""
-    lesson = Lesson(
-        student=Output(batch.y.new_zeros(0, task.n_classes, dtype=torch.float32)),
-        teacher=teacher,
-        norms=(),
-        y=batch.y,
-        momentum=0,
-        weight_decay=config.student_train.weight_decay,
-        seed=task.seed,
-        batch=batch,
-        ask=partial(_answer, asked, batch) if distiller.asks_teacher and asked is not None else None,
-    )
-    with torch.random.fork_rng(devices=[batch.y.device] if batch.y.device.type == "cuda" else []):
-        if type(distiller).prepare is not Distiller.prepare:
-            shown = ask(network.eval(), batch.x, batch.graph, batch.index)
-            lesson = dataclasses.replace(lesson, student=shown)
-        with torch.enable_grad():  # a method may train something of its own here
-            distiller.prepare(lesson)
-
-
-@torch.no_grad()
-def _answer(asked: torch.nn.Module, batch: Batch, x: Operand) -> Output:
-    """What the trained teacher says about other features of the rows of a batch."""
-    return ask(asked.eval(), x, batch.graph, batch.index)
-
-
-def _unread(network: torch.nn.Module, batch: Batch, config: Config, role: str) -> tuple[str, ...]:
-    """Notes on the matrices of a user's module that DGD cannot read; those of the house are known to it."""
-    if not isinstance(network, Own):
-        return ()
-    shown = imitable(network, batch)
-    if not shown.hidden:
-        why = "TorchScript shows none" if network.scripted else "the map of a layer called as layer(h), in float32"
-        raise UserError(
-            f"{config.method} found no weight matrix in the {role} {network.name} whose input it can read ({why}); "
-            f'use method="{distillers.default_base(models.needs_graph(config.student_network))}"'
-        )
-    does = ": it keeps its own gradient" if role == "student" else " of the teacher: its gradient is not imitated"
-    return tuple(
-        f"{config.method.upper()} found no operand of {weight.removeprefix('module.')}{does}"
-        for weight in unread(network, shown)
-    )
 
 
 def _key(place: Place | None) -> str:

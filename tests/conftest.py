@@ -15,6 +15,7 @@ import typing_extensions
 
 # The rooms where tensors live. Above them, annotations name classes that are imported late, for a fast --help.
 ROOMS = (
+    "batching",
     "compare.costs",
     "compare.fetch",
     "compare.latency",
@@ -23,8 +24,16 @@ ROOMS = (
     "compare.statistics",
     "data",
     "distillers",
+    "export",
     "graph",
     "images",
+    "latency.answers",
+    "latency.contenders",
+    "latency.engines",
+    "latency.measuring",
+    "latency.neighbourhoods",
+    "latency.rows",
+    "learning",
     "logits",
     "metrics",
     "models",

@@ -100,6 +100,23 @@ def test_settings_without_influence_do_not_count(base: list[str], trained: list[
     assert len(trained) == 2
 
 
+def test_generators_concern_the_students_that_learn_from_them(base: list[str], trained: list[Path]) -> None:
+    assert main([*base, "--set", "method.generators=false"]) == 0
+    assert main([*base, "--mode", "tea", "--overwrite"]) == 0
+    assert len(trained) == 3
+    assert main([*base, "--mode", "stu"]) == 0
+    assert len(trained) == 3
+    assert main([*base[:-1], "dgd", "--mode", "stu"]) == 0
+    assert len(trained) == 4
+    config = [json.loads((folder / "config.json").read_text()) for folder in trained]
+    assert [bool(one.get("teacher", {}).get("generators")) for one in config] == [False, False, False, True]
+    # As runs of before say it: the description of a student that hears nothing of generators had them, too.
+    config[1]["teacher"]["generators"] = {"lr": 1.0}
+    write_json(trained[1] / "config.json", config[1])
+    assert main([*base, "--mode", "stu"]) == 0
+    assert len(trained) == 4
+
+
 def test_another_configuration_in_an_occupied_place_is_refused(
     tmp_path: Path, base: list[str], trained: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -19,14 +19,18 @@ from gnnkd.train.checkpoint import write_json
 def priced(comparison: Comparison) -> None:
     """Measure the first seed of each configuration that is finished and has not been measured; write `costs.json`."""
     file = comparison.report / rows.COSTS
-    known = rows.there(file)
-    due = [
-        (cell, place)
-        for cell, place in _first(comparison)
-        if known.get(cell.configuration, {}).get(rows.OF) != _mark(place)
-    ]
-    stale = [cell.configuration for cell, _ in due if known.pop(cell.configuration, None) is not None]
-    if stale:  # they are of other weights
+    there = rows.there(file)
+    known, due = dict(there), list[tuple[Cell, Place]]()
+    for cell, place in _first(comparison):
+        found = known.get(cell.configuration, {})
+        if found.get(rows.OF) != _mark(place):
+            known.pop(cell.configuration, None)  # of other weights
+        elif costs.outdated(found):
+            known[cell.configuration] = costs.untimed(found)
+        else:
+            continue
+        due.append((cell, place))
+    if known != there:
         write_json(file, known)
     if not comparison.train or not comparison.costs or not due:
         return

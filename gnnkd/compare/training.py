@@ -134,8 +134,9 @@ def check_generators(cell: Cell, teacher: Place) -> None:
     there = cell.generators and teacher.finished and teacher.config.is_file()
     if there and read_json(teacher.config).get("generators") is None:
         raise UserError(
-            f"the teacher in {teacher.folder} has no generators, and dgd learns from them; leave dgd out, train "
-            "teachers and students again with --overwrite, or choose another --out"
+            f"the teacher in {teacher.folder} has no generators, and dgd learns from them; leave dgd out, or train the "
+            "teachers again, with generators, by python -m gnnkd.main --mode tea --overwrite: students of theirs that "
+            "are finished stay"
         )
 
 

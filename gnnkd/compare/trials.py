@@ -16,6 +16,7 @@ from gnnkd.graph_config import NOT_COMPARED, Config
 from gnnkd.places import Branch, Place
 from gnnkd.stages import train_student
 from gnnkd.train.progress import Silent
+from gnnkd.train.settings import said
 
 
 @final
@@ -127,7 +128,7 @@ def described(config: Config) -> dict[str, Any]:
     student = {**config.student, **options.plain(config.student_train)}
     found: dict[str, Any] = options.plain(
         {
-            "student": {name: value for name, value in student.items() if name not in NOT_COMPARED},
+            "student": said({name: value for name, value in student.items() if name not in NOT_COMPARED}),
             "method": config.method,
             "base": config.base,
             "options": config.options,

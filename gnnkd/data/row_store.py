@@ -49,6 +49,7 @@ class RowStore:
         block: S, consecutive rows that are read together, >= 1.
         pool: P, blocks in memory at a time, >= 1.
         device: of the batches.
+        index: ids of the rows in the full data [N], integers; None numbers the rows.
 
     Raises:
         UserError: arrays of other shapes or types, or a number below 1.
@@ -63,6 +64,7 @@ class RowStore:
     block: int = 1024
     pool: int = 64
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    index: Array | None = None
 
     def __post_init__(self) -> None:
         for name in ("block", "pool"):
@@ -77,6 +79,8 @@ class RowStore:
                 )
         for name, kinds in (("y", "iu"), ("learn", "b"), ("labelled", "b")):
             self.check_column(name, getattr(self, name), kinds)
+        if self.index is not None:
+            self.check_column("index", self.index, "iu")
 
     def check_column(self, name: str, array: Array, kinds: str = "b") -> None:
         """Refuse an array that is not one value of the NumPy kinds `kinds` for each row.
@@ -205,7 +209,7 @@ class RowStore:
             return torch.from_numpy(array).to(self.device).to(dtype, copy=True)
 
         labelled = there(held.labelled if readable else np.zeros_like(held.labelled), torch.bool)
-        index = there(held.ids, torch.int64)
+        index = there(held.ids if self.index is None else self.index[held.ids], torch.int64)
         batch = Batch.of(there(held.x, torch.float32), there(held.y, torch.int64), None, labelled, index)
         return batch, None if held.logits is None else Output(there(held.logits, torch.float32))
 

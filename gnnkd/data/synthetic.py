@@ -20,6 +20,8 @@ from gnnkd.data.dataset import NodeDataset
 from gnnkd.data.labels import MASKS
 from gnnkd.data.mapped import Writer, index_type, read, writing
 from gnnkd.data.plan import Plan
+from gnnkd.data.room import gb as _gb
+from gnnkd.data.room import memory as _available
 from gnnkd.errors import UserError
 
 PLANS: Mapping[str, Plan] = MappingProxyType(
@@ -139,16 +141,3 @@ def _edges(plan: Plan, nodes: planted.Nodes, writer: Writer) -> dict[str, Any]:
     degree = np.diff(rowptr)
     most = {"least": degree.min(), "median": np.median(degree), "most": degree.max(), "none": (degree == 0).sum()}
     return {"homophily": round(homophily, 4), "degrees": {what: int(count) for what, count in most.items()}}
-
-
-def _available() -> int | None:
-    """Bytes of memory that are free or can be made so; None where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
-
-
-def _gb(count: int) -> str:
-    return f"{count / 1e9:.1f} GB"

@@ -6,8 +6,9 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import final
+from typing import Any, final
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -25,6 +26,8 @@ from gnnkd.types import UNKNOWN, Batch
 PROTOCOLS = ("public", "ogb", "given", "cpf", "random")
 SETTINGS = ("tran", "ind")
 FEATURES = ("auto", "row", "raw")
+_BLOCK = 1 << 22
+"""Entries that are hashed together."""
 
 
 @final
@@ -79,9 +82,9 @@ class NodeTask:
         a = self.graph.adjacency
         digest = hashlib.sha256(f"{self.protocol}|{self.setting}|{self.features}|{self.n_nodes}|{a.n_entries}".encode())
         for ids in (self.index, a.rowptr, a.col):
-            digest.update(ids.cpu().numpy().astype("<i8").tobytes())
+            _hash(digest, ids, "<i8")
         for mask in (self.split.train, self.split.val, self.split.test):
-            digest.update(mask.cpu().numpy().astype("u1").tobytes())
+            _hash(digest, mask, "u1")
         return digest.hexdigest()
 
     @cached_property
@@ -95,7 +98,7 @@ class NodeTask:
             parts += [*_parts(self.whole.x), self.whole.y, a.rowptr, a.col, self.whole.observed]
             parts += _weights(self.whole.graph)
         for part in parts:
-            digest.update(part.detach().cpu().contiguous().numpy().data)
+            _hash(digest, part)
         return digest.hexdigest()
 
     def batch(self, labelled: Bool[Tensor, " N"]) -> Batch:
@@ -220,6 +223,14 @@ def _rows(x: Tensor | CSR, graph: Graph, index: Int[Tensor, " K"]) -> tuple[Tens
     if index.numel() == graph.n_nodes:
         return x, graph
     return x.select_rows(index) if isinstance(x, CSR) else x[index], graph.subgraph(index)
+
+
+def _hash(digest: Any, values: Tensor, kind: str | None = None) -> None:
+    """The bytes of a tensor, as NumPy's type `kind`, copied some at a time where they are copied."""
+    rows = max(1, _BLOCK // max(1, values[:1].numel()))
+    for part in torch.split(values.detach(), rows):
+        array = part.cpu().contiguous().numpy()
+        digest.update(np.ascontiguousarray(array if kind is None else array.astype(kind, copy=False)).data)
 
 
 def _parts(x: Tensor | CSR) -> list[Tensor]:

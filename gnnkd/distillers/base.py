@@ -24,6 +24,12 @@ TASK = "ce"
 """The name of the term that reads labels alone; every other term of a loss is the teacher's."""
 Make: TypeAlias = Callable[[int], nn.Module]
 """`make(D)` is a fresh student as the user asked for it, for rows of D features, on the device of the data."""
+WHOLE = frozenset({"whole"})
+"""Batches of a method on graphs that needs all nodes at once."""
+SAMPLED = frozenset({"whole", "sampled"})
+"""Also some nodes with the edges drawn among them (`train.sampled`); such a method is prepared by all nodes."""
+ANY = frozenset({"whole", "sampled", "rows"})
+"""Also rows with the teacher's logits, without a graph, from disk (`train.rows`)."""
 Norm: TypeAlias = tuple[Float[Tensor, " _"], Float[Tensor, " _"]]
 """Scale and shift of a batch norm."""
 
@@ -41,9 +47,10 @@ class Lesson:
         momentum: of the optimizer.
         weight_decay: of the optimizer.
         seed: of the run.
-        batch: all rows of the task with the labels of training, on graphs; None on images.
+        batch: all rows of the task with the labels of training, on graphs; None on images, and on rows from disk.
         ask: the trained teacher, in eval mode and without gradients, about other features [R, D] of the rows of
             `batch`; None where there is no network to ask.
+        index: ids of all rows of the task in the full data, ascending, on graphs; None on images.
     """
 
     student: Output
@@ -55,6 +62,7 @@ class Lesson:
     seed: int
     batch: Batch | None = None
     ask: Callable[[Operand], Output] | None = None
+    index: Int[Tensor, " R"] | None = None
 
 
 class Distiller(ABC):
@@ -82,6 +90,8 @@ class Distiller(ABC):
     """Whether it teaches a student that looks at rows alone, an MLP."""
     on_graphs: ClassVar[bool] = True
     """Whether it teaches a student that passes messages."""
+    batches: frozenset[str] = WHOLE
+    """What it can learn on, on graphs: `WHOLE`, `SAMPLED` or `ANY`."""
     needs: ClassVar[tuple[str, ...]] = ()
     """What its student needs for a prediction beside what the network asked for needs, in words, as "edges"."""
     space: ClassVar[Mapping[str, Range]] = MappingProxyType({})

@@ -13,7 +13,7 @@ from typing import ClassVar, final
 
 from torch import Tensor
 
-from gnnkd.distillers.base import Distiller
+from gnnkd.distillers.base import ANY, Distiller
 from gnnkd.distillers.losses import cross_entropy, soft_kl
 from gnnkd.distillers.space import Between, Range
 from gnnkd.types import Batch, Output, Step
@@ -27,6 +27,7 @@ class Glnn(Distiller):
         label_weight: weight of the cross-entropy on labelled nodes, in [0, 1].
     """
 
+    batches = ANY
     space: ClassVar[Mapping[str, Range]] = MappingProxyType({"label_weight": Between(0.0, 0.5)})
 
     def __init__(self, *, label_weight: float = 0.0) -> None:

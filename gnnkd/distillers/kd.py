@@ -14,6 +14,7 @@ from typing import ClassVar, Literal, final
 
 from torch import Tensor
 
+from gnnkd.distillers.base import ANY
 from gnnkd.distillers.logits import LogitDistiller
 from gnnkd.distillers.losses import soft_kl
 from gnnkd.distillers.ranges import fraction
@@ -45,6 +46,7 @@ class Kd(LogitDistiller):
     """
 
     graphs: ClassVar[bool] = True
+    batches = ANY
     space: ClassVar[Mapping[str, Range]] = MappingProxyType(
         {"alpha": Between(0.5, 1.0), "temperature": Between(1.0, 5.0)}
     )

@@ -9,7 +9,7 @@ from typing import ClassVar, final
 
 from torch import Tensor
 
-from gnnkd.distillers.base import TASK, Distiller
+from gnnkd.distillers.base import ANY, TASK, Distiller
 from gnnkd.distillers.losses import cross_entropy
 from gnnkd.types import Batch, Output, Step
 
@@ -19,6 +19,7 @@ class Supervised(Distiller):
     """`mean over labelled i of CE(s_i, y_i)`."""
 
     images: ClassVar[bool] = True
+    batches = ANY
     needs_teacher = False
 
     def loss(self, batch: Batch, student: Output, teacher: Output | None, step: Step) -> dict[str, Tensor]:

@@ -31,16 +31,33 @@ def buckets_and_signs(ids: Int[Tensor, " N"], m: int) -> tuple[Int[Tensor, " N"]
     return _mix(ids, 0x5BD1E995) % m, 1.0 - 2.0 * (_mix(ids, 0x1B873593) >> 7 & 1).float()
 
 
-def sketch_matrix(ids: Int[Tensor, " N"], n_total: int, m: int) -> CSR | None:
-    """`R [m, N]` for the rows `ids` of a graph with `n_total` nodes; None stands for the identity (`n_total <= m`).
+def sketch_matrix(ids: Int[Tensor, " N"], n_total: int, m: int, every: Int[Tensor, " V"] | None = None) -> CSR | None:
+    """`R [m, N]` for the rows `ids` of a graph with `n_total` nodes: columns of the R of all of them.
 
-    The identity is meant for a batch that holds all nodes in order.
+    So the sketches of disjoint batches add up to that of the whole. With `n_total <= m` each node has a bucket of its
+    own; None stands for the identity, of a batch that holds all nodes in order.
+
+    Args:
+        ids: of the rows in the full data, distinct.
+        n_total: number of nodes.
+        m: number of buckets, >= 1.
+        every: ids of all nodes, ascending; where it is None and `ids` are fewer, all ids from 0 on.
+
+    Raises:
+        ValueError: an id that is none of these.
     """
-    if n_total <= m:
-        return None
-    bucket, sign = buckets_and_signs(ids, m)
     column = torch.arange(ids.numel(), device=ids.device)
-    return CSR.from_coo(bucket, column, sign, (m, ids.numel()))
+    if n_total > m:
+        bucket, sign = buckets_and_signs(ids, m)
+        return CSR.from_coo(bucket, column, sign, (m, ids.numel()))
+    if every is None and ids.numel() == n_total:
+        every = ids.sort().values
+    place = ids if every is None else torch.searchsorted(every, ids).clamp(max=max(0, n_total - 1))
+    if torch.equal(place, column) and ids.numel() == n_total:
+        return None
+    if bool((place >= n_total).any() if every is None else (every[place] != ids).any()):
+        raise ValueError(f"a row of this batch is none of the {n_total} nodes that states are of")
+    return CSR.from_coo(place, column, None, (m, ids.numel()))
 
 
 def sketch(r: CSR | None, h: Float[Tensor, "N D"]) -> Float[Tensor, "M D"]:

@@ -16,6 +16,7 @@ from gnnkd.images.config import NOT_COMPARED
 from gnnkd.ktg import alone
 from gnnkd.ktg.plans import Plan, Plans
 from gnnkd.places import Place
+from gnnkd.train.settings import said
 
 METHOD = "together"
 """What results call it."""
@@ -103,5 +104,5 @@ def _node(plans: Plans, i: int, task: NodeTask | ImageTask) -> dict[str, Any]:
     if plans.spec.frozen(i):
         return found | weights | {"frozen": True, "options": options.plain(plans.options(i))}
     settings = options.plain(dataclasses.asdict(plans.settings(i)))
-    train = {name: value for name, value in settings.items() if name not in NOT_COMPARED}
+    train = said({name: value for name, value in settings.items() if name not in NOT_COMPARED})
     return found | weights | {"options": options.plain(plans.options(i)), "train": train}

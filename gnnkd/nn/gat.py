@@ -76,7 +76,7 @@ class GATConv(nn.Module):
         for vector in (self.att_src, self.att_dst):
             nn.init.uniform_(vector, -bound, bound)
 
-    def forward(self, x: Float[Tensor, "N I"] | CSR, graph: Graph | Int[Tensor, "2 E"] | None) -> Float[Tensor, "N O"]:
+    def forward(self, x: Float[Tensor, "K I"] | CSR, graph: Graph | Int[Tensor, "2 E"] | None) -> Float[Tensor, "N O"]:
         """Attend.
 
         Args:
@@ -85,7 +85,7 @@ class GATConv(nn.Module):
         """
         a = Graph.of(graph, x.shape[0]).derived(normalise.looped)
         z = linear(x, self.lin.weight).view(-1, *self.att_src.shape[1:])
-        source, target = ((z * att).sum(-1) for att in (self.att_src, self.att_dst))
+        source, target = (z * self.att_src).sum(-1), (z[: a.shape[0]] * self.att_dst).sum(-1)
         scores = F.leaky_relu(gather(a, source) + expand(a, target), self.negative_slope)
         heard = weighted_sum(a, dropout(edge_softmax(a, scores), self.attention_dropout, self.training), z)
         out = heard.flatten(1) if self.concat else heard.mean(1)

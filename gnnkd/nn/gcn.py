@@ -40,7 +40,7 @@ class GCNConv(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "N I"] | CSR,
+        x: Float[Tensor, "K I"] | CSR,
         graph: Graph | Int[Tensor, "2 E"] | None,
         edge_weight: Float[Tensor, " E"] | None = None,
     ) -> Float[Tensor, "N O"]:

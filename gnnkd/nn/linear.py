@@ -21,7 +21,7 @@ def linear(
 
 
 def graph_linear(
-    a: CSR, x: Float[Tensor, "N I"] | CSR, weight: Float[Tensor, "O I"], bias: Float[Tensor, " O"] | None = None
+    a: CSR, x: Float[Tensor, "K I"] | CSR, weight: Float[Tensor, "O I"], bias: Float[Tensor, " O"] | None = None
 ) -> Float[Tensor, "N O"]:
     """a x weight^T + bias, with the neighbour sum on the narrower side of the weight."""
     outputs, inputs = weight.shape

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gnnkd.errors import UserError, unknown
+from gnnkd.graph.layered import Layered
 from gnnkd.graph.structure import CSR, Graph
 from gnnkd.nn.dropout import check, drop
 from gnnkd.types import Output
@@ -77,25 +78,30 @@ class Network(nn.Module):
             if layer.averaged > 1
         }
 
-    def forward(self, x: Float[Tensor, "N D"] | CSR, graph: Graph | Int[Tensor, "2 E"] | None = None) -> Output:
+    def forward(
+        self, x: Float[Tensor, "N D"] | CSR, graph: Graph | Layered | Int[Tensor, "2 E"] | None = None
+    ) -> Output:
         """Logits, and by name of each weight matrix its operand and the layer output that this was made from.
 
         Args:
             x: features, dense or sparse.
-            graph: needed by graph layers only; an edge list is normalised anew on every call, a `Graph` once.
+            graph: needed by graph layers only; an edge list is normalised anew on every call, a `Graph` once. Of a
+                sample that is given layer by layer logits are of the seeds alone, and operands of what a layer reads.
         """
         if isinstance(graph, Tensor):
             graph = Graph.from_edge_index(graph, x.shape[0])
         hidden: dict[str, Tensor | CSR] = {}
         raw: dict[str, Tensor] = {}
         out: Tensor | None = None
-        for layer, names, rate, norm in zip(self.layers, self.weights, self.rates, [None, *self.norms], strict=True):
+        graphs = graph.graphs if isinstance(graph, Layered) else [graph] * len(self.layers)
+        parts = zip(self.layers, self.weights, self.rates, [None, *self.norms], graphs, strict=True)
+        for layer, names, rate, norm, seen in parts:
             if out is not None and norm is not None:
                 raw.update(dict.fromkeys(names, out))
                 x = self.activation(norm(out))
             x = drop(x, rate, self.training)
             hidden.update(dict.fromkeys(names, x))
-            out = cast("Tensor", layer(x, graph))
+            out = cast("Tensor", layer(x, seen))
         return Output(cast("Tensor", out), hidden, raw, self.averaged)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from gnnkd.errors import unknown
 from gnnkd.graph import normalise
+from gnnkd.graph.layered import first
 from gnnkd.graph.structure import CSR, Graph
 from gnnkd.nn.linear import graph_linear, linear
 from gnnkd.nn.network import Network, dimensions
@@ -54,7 +55,7 @@ class SAGEConv(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "N I"] | CSR,
+        x: Float[Tensor, "K I"] | CSR,
         graph: Graph | Int[Tensor, "2 E"] | None,
         edge_weight: Float[Tensor, " E"] | None = None,
     ) -> Float[Tensor, "N O"]:
@@ -68,7 +69,8 @@ class SAGEConv(nn.Module):
         a = Graph.of(graph, x.shape[0], edge_weight).derived(self.neighbourhood)
         if self.lin_r is None:
             return graph_linear(a, x, self.lin_l.weight, self.lin_l.bias)
-        return linear(x, self.lin_r.weight, self.lin_l.bias) + graph_linear(a, x, self.lin_l.weight)
+        own = first(x, a.shape[0])
+        return linear(own, self.lin_r.weight, self.lin_l.bias) + graph_linear(a, x, self.lin_l.weight)
 
 
 def sage(

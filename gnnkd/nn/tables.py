@@ -57,7 +57,7 @@ class Tables:
         free = shutil.disk_usage(folder).free
         # Of a table that does not fit into what is left of the budget nothing is in memory.
         if free < peak:
-            raise UserError(f"{folder} has {_gb(free)} free and up to {_gb(peak)} are needed; name another folder")
+            raise UserError(f"{folder} has {_gb(free)} free and up to {_gb(peak)} are needed; set TMPDIR to another")
 
     def make(self, rows: int, width: int) -> Float[Tensor, "{rows} {width}"]:
         """A table whose rows are to be written; those that never are cost no memory."""

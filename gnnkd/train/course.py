@@ -20,12 +20,14 @@ class Epoch:
     """What an epoch has come to.
 
     `score` is the validation accuracy after it, None where nothing validates; `scalars` are worth logging; `aside` are
-    the seconds that a watcher took.
+    the seconds that a watcher took. `scored` is False where it was not asked for a score, which is then None too, and
+    says nothing of how good the epoch is.
     """
 
     score: float | None
     scalars: Mapping[str, Tensor | float]
     aside: float = 0.0
+    scored: bool = True
 
 
 class Course(ABC):

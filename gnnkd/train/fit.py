@@ -54,7 +54,8 @@ class Progress:
 class Fit:
     """One course run to its end.
 
-    Where nothing validates, the last epoch is the one that is kept.
+    Where nothing validates, the last epoch is the one that is kept. An epoch without a score (`Epoch.scored`) is never
+    kept, and training does not stop early behind it.
 
     Args:
         course: the model and what an epoch of its training is.
@@ -98,15 +99,17 @@ class Fit:
         return p
 
     def _spent(self) -> bool:
-        patience = self.settings.patience
-        return bool(patience) and self.progress.epoch - 1 - self.progress.best_epoch >= patience
+        patience, p = self.settings.patience, self.progress
+        if not patience or not p.history or "val_acc" not in p.history[-1]:
+            return False
+        return p.epoch - 1 - p.best_epoch >= patience
 
     def _epoch(self, step: Step) -> dict[str, float]:
         p, start = self.progress, time.perf_counter()
         done = self.course.epoch(step)
         scalars = _floats(done.scalars)
         _check_finite(step, scalars)
-        if done.score is None or done.score > p.best_score:
+        if done.scored and (done.score is None or done.score > p.best_score):
             p.best_score = -math.inf if done.score is None else done.score
             p.best_epoch, p.best = step.epoch, _copied(self.model)
         row = {"epoch": step.epoch, **({} if done.score is None else {"val_acc": done.score}), **scalars}

@@ -65,6 +65,7 @@ class Rows(Course):
         if batch_size < least:
             raise UserError(f"batch_size is {batch_size}; it must be at least {least}, {LEAST} for each process")
         self.model, self.store, self.distiller, self.validation = model, store, distiller, validation
+        self.settings = settings
         self.batch_size, self.device = batch_size, store.device
         self.validates = bool(validation.any())
         if distiller.part is not None:
@@ -78,7 +79,8 @@ class Rows(Course):
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(key("dropout", self.store.seed, step.epoch, processes.rank()))
             scalars = self._learn(step)
-        return Epoch(self._score() if self.validates else None, scalars)
+        scored = self.settings.validates(step)
+        return Epoch(self._score() if self.validates and scored else None, scalars, scored=scored)
 
     def _learn(self, step: Step) -> dict[str, Tensor]:
         sums: dict[str, Tensor] = {}

@@ -1,9 +1,9 @@
-"""The course of large graphs: many steps an epoch, each on a few training nodes and what is drawn around them."""
+"""The course of large graphs: many steps an epoch, each on a few nodes and what is drawn around them."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import final
 
 import torch
@@ -11,27 +11,29 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from gnnkd.data.augment import generator
-from gnnkd.distillers.base import Distiller
+from gnnkd.distillers.base import TASK, Distiller, Watcher
 from gnnkd.errors import UserError
-from gnnkd.graph.rows import some_rows
 from gnnkd.graph.sampling import Sampler, batches
 from gnnkd.graph.structure import CSR, Graph
 from gnnkd.nn.layerwise import Layerwise, apart
+from gnnkd.tensors import under
 from gnnkd.train import processes
 from gnnkd.train.course import Course, Epoch
+from gnnkd.train.probe import Probe
 from gnnkd.train.settings import TrainSettings
-from gnnkd.train.update import apply, forward
+from gnnkd.train.shown import Shown, alone, on
+from gnnkd.train.update import apply, forward, trained
 from gnnkd.types import Batch, Operand, Output, Step
 
 
 @final
 class Sampled(Course):
-    """One network of layers trained by one method on the labelled nodes and neighbours drawn for them.
+    """One network of layers trained by one method on some nodes at a time and neighbours drawn for them.
 
-    Each epoch draws the order of the labelled nodes, the seeds, and their neighbours anew, by generators named by the
-    seed and the epoch. The network is asked about all nodes of a sample; the method sees the seeds alone, with the
-    edges drawn among them: what the network says of the others is made of a part of their neighbours, and no basis to
-    compare it by. With all neighbours (`None`) the step is that of the whole graph (see `Sampler` about GCN).
+    Each epoch draws the order of the nodes that are learnt on, the seeds, and their neighbours anew, by generators
+    named by the seed and the epoch. Seeds are all nodes where there is a teacher to learn from, else the labelled ones.
+    What the method sees of a sample says `Shown`. With all neighbours (`None`) the step is that of the whole graph (see
+    `Sampler` about GCN).
 
     Of several processes each takes its share of the seeds of every batch, so that all of them together take one step.
 
@@ -46,10 +48,11 @@ class Sampled(Course):
         validation: labels for selection, [N], and the mask of validation rows.
         settings: learning rate and the like.
         fanouts: most neighbours of a node for each hop from the seeds on, >= 1, or None for all; at least one for each
-            layer that looks at edges.
+            layer that looks at edges. None of them: seeds without neighbours, for a network of rows.
         batch_size: seeds a step, of all processes, >= 1 for each.
         seed: of the run.
         inference: how validation is done.
+        watcher: learns beside the training without changing it, at a `Probe` before the first step of each epoch.
 
     Raises:
         UserError: a network that cannot be taken apart, too few fan-outs, or too few seeds for the processes.
@@ -69,30 +72,52 @@ class Sampled(Course):
         batch_size: int = 1024,
         seed: int = 0,
         inference: Layerwise | None = None,
+        watcher: Watcher | None = None,
     ) -> None:
         if not isinstance(batch.graph, Graph):
             raise ValueError("neighbours are drawn from a Graph; the batch has none")
         if distiller.asks_student:
             raise ValueError(f"{type(distiller).__name__} asks the student about other features; train it on all nodes")
         self.model, self.batch, self.distiller, self.teacher = model, batch, distiller, teacher
-        self.validation, self.seed, self.batch_size = validation, seed, batch_size
-        self.device = batch.y.device
+        self.validation, self.seed, self.batch_size, self.settings = validation, seed, batch_size, settings
+        self.device, self.watcher = batch.y.device, watcher
         self.inference = inference or Layerwise()
-        self.graph, self.sampler = batch.graph, Sampler(batch.graph, fanouts)
-        self.seeds = batch.labelled.nonzero().flatten()
-        _check(model, batch, len(fanouts), batch_size, self.seeds.numel())
+        self.graph, self.sampler = batch.graph, Sampler(batch.graph, fanouts) if fanouts else None
+        learnt = torch.ones_like(batch.labelled) if distiller.needs_teacher else batch.labelled
+        self.seeds = learnt.nonzero().flatten()
+        self.matrices = tuple(layer.matrix for layer in apart(model, _dense_or_sparse(batch.x)))
+        _check(hops(self.matrices), len(fanouts), batch_size, self.seeds.numel())
+        self.probe = None
+        if watcher is not None:
+            self.probe = Probe(batch, self.sampler, self.matrices, batch_size=batch_size, seed=seed)
         part = distiller.part
         if part is not None:
             part.to(self.device).train()
         self.optimizer = torch.optim.Adam(
-            [*model.parameters(), *(part.parameters() if part is not None else ())],
-            lr=settings.lr,
-            weight_decay=settings.weight_decay,
-            fused=True,
+            trained(model, distiller).values(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
         )
 
     def epoch(self, step: Step) -> Epoch:
-        """A step for each batch, then the validation accuracy; scalars are means over the seeds."""
+        """The watcher's look, a step for each batch, the validation accuracy; scalars are means over the seeds."""
+        start = time.perf_counter()
+        seen = self._watch(step)
+        watched = time.perf_counter()
+        taken = self._learn(step)
+        scored = self.settings.validates(step)
+        score = self._score() if scored else None
+        done = time.perf_counter()
+        if self.watcher is not None and score is not None:
+            self.watcher.validated(score)
+        aside = watched - start + time.perf_counter() - done
+        return Epoch(score, taken | seen, aside=aside, scored=scored)
+
+    def _watch(self, step: Step) -> dict[str, Tensor]:
+        if self.watcher is None or self.probe is None:
+            return {}
+        look = self.probe.look(self.model, self.distiller, step, (self.seed << 32) + (step.epoch << 8))
+        return dict(self.watcher.watch(self.probe.batch, look, step))
+
+    def _learn(self, step: Step) -> dict[str, Tensor]:
         rank, world = processes.rank(), processes.world()
         draws = self._generator("neighbours", step.epoch, rank)
         sums: dict[str, Tensor] = {}
@@ -107,13 +132,10 @@ class Sampled(Course):
         processes.same(self.model.buffers())
         sums = processes.total({**sums, "rows": torch.tensor(float(rows))})
         rows_of_all = sums.pop("rows")
-        return Epoch(self._score(), {name: total / rows_of_all for name, total in sums.items()})
+        return {name: total / rows_of_all for name, total in sums.items()}
 
     def _generator(self, what: str, *parts: int) -> torch.Generator:
-        named = generator("sampled", what, self.seed, *parts)
-        if self.device.type == "cpu":
-            return named
-        return torch.Generator(self.device).manual_seed(named.initial_seed())
+        return on(self.device, generator("sampled", what, self.seed, *parts))
 
     def _order(self, epoch: int) -> list[Int[Tensor, " _"]]:
         """The seeds of each batch, the same in all processes, and one at least for each of them."""
@@ -123,16 +145,17 @@ class Sampled(Course):
         return parts
 
     def _step(self, seeds: Int[Tensor, " B"], draws: torch.Generator, step: Step) -> dict[str, Tensor]:
-        whole, sample = self.batch, self.sampler.sample(seeds, draws)
-        first = torch.arange(seeds.numel(), device=self.device)
-        labelled = torch.zeros(sample.ids.numel(), dtype=torch.bool, device=self.device).index_fill(0, first, True)
-        y, index = whole.y[sample.ids], whole.index[sample.ids]
-        batch = Batch.of(_rows(whole.x, sample.ids), y, sample.graph, labelled, index)
-        output = _of(forward(self.model, self.distiller, batch, step), first)
-        taught = None if self.teacher is None else _of(self.teacher, seeds)
-        among = sample.graph.subgraph(first)
-        seen = Batch.of(_rows(batch.x, first), batch.y[first], among, labelled[first], index[first])
-        return apply(self.model, self.optimizer, self.distiller, seen, output, taught, step)
+        sample = alone(seeds) if self.sampler is None else self.sampler.sample(seeds, draws)
+        shown = Shown.of(self.batch, sample, self.matrices)
+        output = shown.cut(forward(self.model, self.distiller, shown.asked, step))
+        taught = shown.taught(self.teacher)
+        taken = apply(self.model, self.optimizer, self.distiller, shown.seen, output, taught, step)
+        if TASK in taken and not bool(shown.seen.labelled.any()):
+            raise UserError(
+                f"a batch of {seeds.numel()} nodes in epoch {step.epoch} had no labelled one, and the method reads "
+                "labels; give a larger batch_size"
+            )
+        return taken
 
     def _score(self) -> float | None:
         y, mask = self.validation
@@ -145,20 +168,27 @@ class Sampled(Course):
         return float(hits) / ids.numel()
 
     def state(self) -> dict[str, Tensor]:
-        """The method's."""
-        return self.distiller.state()
+        """The method's and the watcher's."""
+        found = {f"method.{k}": t for k, t in self.distiller.state().items()}
+        return found if self.watcher is None else found | {f"watcher.{k}": t for k, t in self.watcher.state().items()}
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Continue from `state()`."""
-        self.distiller.load_state(tensors)
+        self.distiller.load_state(under(tensors, "method."))
+        if self.watcher is not None:
+            self.watcher.load_state(under(tensors, "watcher."))
 
 
-def _check(model: nn.Module, batch: Batch, hops: int, batch_size: int, seeds: int) -> None:
-    needed = sum(layer.matrix is not None for layer in apart(model, _dense_or_sparse(batch.x)))
-    if hops < needed:
-        raise UserError(f"{hops} fan-outs are given; this network needs one for each of {needed} layers")
+def hops(matrices: Sequence[object]) -> int:
+    """How many layers of a network look at edges, by what each derives of the graph."""
+    return sum(matrix is not None for matrix in matrices)
+
+
+def _check(needed: int, given: int, batch_size: int, seeds: int) -> None:
+    if given < needed:
+        raise UserError(f"{given} fan-outs are given; this network needs one for each of {needed} layers")
     least = processes.world()
-    for what, count in (("batch_size", batch_size), ("the number of labelled nodes", seeds)):
+    for what, count in (("batch_size", batch_size), ("the number of nodes to learn on", seeds)):
         if count < least:
             raise UserError(f"{what} is {count}; it must be at least 1 for each of {least} processes")
 
@@ -166,20 +196,3 @@ def _check(model: nn.Module, batch: Batch, hops: int, batch_size: int, seeds: in
 def _dense_or_sparse(x: Operand) -> Tensor | CSR:
     assert isinstance(x, (Tensor, CSR))
     return x
-
-
-def _rows(x: Operand, ids: Int[Tensor, " B"]) -> Tensor | CSR:
-    x = _dense_or_sparse(x)
-    return x[ids] if isinstance(x, Tensor) else some_rows(x, ids)
-
-
-def _of(output: Output, ids: Int[Tensor, " B"]) -> Output:
-    """An output on some of its rows; images have no graph, so there are no maps to choose from."""
-    return replace(
-        output,
-        logits=output.logits[ids],
-        hidden={name: _rows(h, ids) for name, h in output.hidden.items()},
-        raw={name: h[ids] for name, h in output.raw.items()},
-        clean=None if output.clean is None else _of(output.clean, ids),
-        members=tuple(_of(member, ids) for member in output.members),
-    )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, final
+from types import MappingProxyType
+from typing import Any, Literal, Protocol, final
 
 import torch
 
 from gnnkd.errors import UserError
+from gnnkd.types import Step
 
 
 class Loop(Protocol):
@@ -38,9 +41,15 @@ class TrainSettings:
         epochs: passes over the data, >= 1.
         patience: epochs without a better validation accuracy after which training stops, >= 0; 0 never stops early.
         checkpoint_every: epochs between two checkpoints, >= 1; it has no influence on the result.
+        validate_every: epochs between two validations, >= 1; the last epoch always validates. Epochs in between are not
+            kept, and training stops early behind a validation alone.
+        batch_size: nodes, or rows, of a step, >= 1: labelled ones for a method that reads labels alone. None takes all
+            nodes at once.
+        fanouts: with a batch_size, most neighbours that are drawn for a node, for each hop from the nodes of a step on,
+            >= 1, or None for all. A network needs one for each of its layers that looks at edges.
 
     Raises:
-        UserError: an option outside its range.
+        UserError: an option outside its range, or fanouts without a batch_size.
     """
 
     lr: float = 0.01
@@ -48,11 +57,33 @@ class TrainSettings:
     epochs: int = 300
     patience: int = 0
     checkpoint_every: int = 50
+    validate_every: int = 1
+    batch_size: int | None = None
+    fanouts: tuple[int | None, ...] | None = None
 
     def __post_init__(self) -> None:
         _check_above("lr", self.lr)
-        for name, low in (("weight_decay", 0), ("epochs", 1), ("patience", 0), ("checkpoint_every", 1)):
+        lows = {"weight_decay": 0, "epochs": 1, "patience": 0, "checkpoint_every": 1, "validate_every": 1}
+        for name, low in lows.items():
             _check_least(name, getattr(self, name), low)
+        if self.batch_size is not None:
+            _check_least("batch_size", self.batch_size, 1)
+        if self.fanouts is None:
+            return
+        if not self.fanouts or any(k is not None and k < 1 for k in self.fanouts):
+            raise UserError(
+                f"fanouts is {list(self.fanouts)}; for each hop it must have a number of at least 1, or null for "
+                "all neighbours"
+            )
+        if self.batch_size is None:
+            raise UserError(
+                f"fanouts is {list(self.fanouts)} and batch_size null: with all nodes at once no neighbours are drawn; "
+                "give a batch_size, or leave fanouts out"
+            )
+
+    def validates(self, step: Step) -> bool:
+        """Whether the model is scored after this epoch."""
+        return (step.epoch + 1) % self.validate_every == 0 or step.epoch + 1 == step.epochs
 
 
 @final
@@ -144,6 +175,17 @@ class ImageTrainSettings:
             return rise * self.lr * (1 + math.cos(math.pi * epoch / self.epochs)) / 2
         passed = sum(epoch >= round(share * self.epochs) for share in self.milestones)
         return rise * self.lr * self.decay**passed
+
+
+UNSAID: Mapping[str, Any] = MappingProxyType(
+    {"validate_every": 1, "batch_size": None, "fanouts": None, "storage": "float32", "low_mean": "edges"}
+)
+"""Options of runs on graphs that a description leaves out at these values, as older ones do."""
+
+
+def said(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A description without the options that are `UNSAID`."""
+    return {name: value for name, value in values.items() if name not in UNSAID or value != UNSAID[name]}
 
 
 def _check_above(name: str, value: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -15,8 +16,12 @@ from gnnkd.distillers.dgd.gail import Imitation
 from gnnkd.distillers.dgd.settings import GeneratorSettings
 from gnnkd.distillers.supervised import Supervised
 from gnnkd.nn.around import ask
+from gnnkd.nn.layerwise import Layerwise
+from gnnkd.train.course import Course
 from gnnkd.train.fit import Fit
+from gnnkd.train.sampled import Sampled
 from gnnkd.train.settings import TrainSettings
+from gnnkd.train.shown import few
 from gnnkd.train.whole import WholeBatch
 from gnnkd.types import Batch, Output
 
@@ -33,17 +38,29 @@ def teaching(
     seed: int,
     file: Path | None = None,
     key: str = "",
+    inference: Layerwise | None = None,
 ) -> tuple[Fit, Imitation | None]:
     """The teacher's training, ready to run, and the generators' if asked for.
 
-    The teacher's weights are bit for bit the same with and without generators.
+    The teacher's weights are bit for bit the same with and without generators. With a `batch_size` in the settings it
+    is trained on samples, and the generators see the same few nodes in every epoch (`Probe`).
+
+    Args:
+        inference: how one that is trained on samples is validated.
     """
-    watcher = None
+    watcher, fanouts = None, settings.fanouts or ()
     if generators is not None:
         full, n_nodes = generators.resolved(), batch.index.numel()
-        layers = Layers.of(imitable(model, batch), dict(model.named_parameters()), n_nodes, full.buckets)
-        watcher = Imitation(layers, full, seed=seed, device=batch.y.device)
-    course = WholeBatch(model, batch, Supervised(), None, validation, settings, watcher=watcher, seed=seed)
+        seen = batch if settings.batch_size is None else few(batch, fanouts, seed)
+        layers = Layers.of(imitable(model, seen), dict(model.named_parameters()), n_nodes, full.buckets)
+        watcher = Imitation(layers, full, seed=seed, device=batch.y.device, every=batch.index)
+    named: dict[str, Any] = {"watcher": watcher, "seed": seed}
+    course: Course
+    if settings.batch_size is None:
+        course = WholeBatch(model, batch, Supervised(), None, validation, settings, **named)
+    else:
+        named |= {"fanouts": fanouts, "batch_size": settings.batch_size, "inference": inference}
+        course = Sampled(model, batch, Supervised(), None, validation, settings, **named)
     return Fit(course, settings, file=file, key=key), watcher
 
 

@@ -16,6 +16,7 @@ from gnnkd.distillers.base import Distiller, Gradients, Look, plain_gradients
 from gnnkd.nn.around import ask
 from gnnkd.optimizers import assign
 from gnnkd.train.processes import average
+from gnnkd.train.shown import Shown
 from gnnkd.types import Batch, Operand, Output, Step
 
 
@@ -98,26 +99,30 @@ def trained(model: nn.Module, distiller: Distiller) -> dict[str, Tensor]:
     return found
 
 
-def looking(model: nn.Module, distiller: Distiller, batch: Batch, step: Step, noise: int) -> Look:
+def looking(model: nn.Module, distiller: Distiller, batch: Batch | Shown, step: Step, noise: int) -> Look:
     """A `Look` at the model's current weights: weights, buffers and global random state stay as they are.
 
     Args:
+        batch: what is looked at; of a sample, what the method sees of it.
         noise: seed of the dropout masks of this epoch's looks; the n-th look with dropout uses `noise + n`.
     """
     params = {name: p for name, p in model.named_parameters() if p.requires_grad}
     looks = iter(range(1 << 30))
+    asked, seen = (batch, batch) if isinstance(batch, Batch) else (batch.asked, batch.seen)
 
     def look(dropout: bool) -> tuple[Output, Gradients]:
         was_training = model.training
         model.train(dropout)
         buffers = {name: b.clone() for name, b in model.named_buffers()}
-        devices = [batch.y.device] if batch.y.device.type == "cuda" else []
+        devices = [seen.y.device] if seen.y.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             if dropout:
                 torch.manual_seed(noise + next(looks))
-            output: Output = functional_call(model, {**params, **buffers}, (batch.x, batch.graph))
+            output: Output = functional_call(model, {**params, **buffers}, (asked.x, asked.graph))
+        if isinstance(batch, Shown):
+            output = batch.cut(output)
         model.train(was_training)
-        gradients = plain_gradients(distiller.loss(batch, output, None, step), params)
+        gradients = plain_gradients(distiller.loss(seen, output, None, step), params)
         return _detached(output), gradients
 
     return look

@@ -48,7 +48,7 @@ class WholeBatch(Course):
         seed: int = 0,
     ) -> None:
         self.model, self.batch, self.distiller, self.teacher = model, batch, distiller, teacher
-        self.validation, self.watcher, self.seed = validation, watcher, seed
+        self.validation, self.watcher, self.seed, self.settings = validation, watcher, seed, settings
         self.device = batch.y.device
         part = distiller.part
         if part is not None:
@@ -70,11 +70,12 @@ class WholeBatch(Course):
             seen = dict(self.watcher.watch(self.batch, look, step))
         watched = time.perf_counter()
         taken = update(self.model, self.optimizer, self.distiller, self.batch, self.teacher, step)
-        score = self._score()
+        score = self._score() if self.settings.validates(step) else None
         done = time.perf_counter()
-        if self.watcher is not None:
+        if self.watcher is not None and score is not None:
             self.watcher.validated(score)
-        return Epoch(score, taken | seen, aside=watched - start + time.perf_counter() - done)
+        aside = watched - start + time.perf_counter() - done
+        return Epoch(score, taken | seen, aside=aside, scored=score is not None)
 
     @torch.no_grad()
     def _score(self) -> float:

@@ -191,8 +191,11 @@ def test_a_teacher_with_generators_serves_all_and_one_without_does_not_serve_dgd
     assert main_command([*main_argv, "--set", "method.generators=false", "--overwrite"]) == 0
     line = _fails(capsys, [*base, "--methods", "kd,dgd"])
     assert "has no generators, and dgd learns from them" in line
-    assert "--overwrite" in line
-    assert main([*base, "--methods", "kd,dgd", "--overwrite"]) == 0
+    assert "--mode tea --overwrite" in line
+    assert main_command([*main_argv, "--overwrite"]) == 0
+    before = _times(tmp_path)
+    assert main([*base, "--methods", "glnn,dgd"]) == 0
+    assert before.items() <= _times(tmp_path).items()  # generators change no student that hears nothing of them
 
 
 def test_what_cannot_be_run_is_a_row_and_the_rest_goes_on(
@@ -244,6 +247,29 @@ def test_results_of_another_configuration_are_not_taken_for_these(
     assert [row["costs"] for row in _rows(tmp_path)] == [COSTS, {}], "those of the weights before are not shown"
     assert main(other[:-1]) == 0
     assert [row["costs"] for row in _rows(tmp_path)] == [COSTS, COSTS]
+
+
+def test_milliseconds_of_an_older_way_are_dropped_and_measured_anew(
+    tmp_path: Path, base: list[str], here: type[Here], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = {**COSTS, "hops": 2, "fetched": "blocks"}
+    argv = [*base, "--methods", "glnn"]
+    monkeypatch.setattr("gnnkd.compare.pricing.costs.of", lambda *_: COSTS)
+    assert main(argv) == 0
+    file = tmp_path / "report" / "costs.json"
+    there = json.loads(file.read_text())
+    teacher, student = there
+    there[teacher]["hops"] = 2
+    file.write_text(json.dumps(there))
+    assert main([*argv, "--no_train"]) == 0
+    untimed = {"n_parameters": 1, "hops": 2, "macs": 2.0}
+    assert [row["costs"] for row in _rows(tmp_path)] == [untimed, COSTS], "those of a network of rows stay"
+    measured: list[str] = []
+    monkeypatch.setattr("gnnkd.compare.pricing.costs.of", lambda predictor, _: measured.append(predictor.name) or new)
+    assert main(argv) == 0
+    assert [row["costs"] for row in _rows(tmp_path)] == [new, COSTS]
+    assert main(argv) == 0
+    assert len(measured) == 1
 
 
 def test_costs_can_be_left_out(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from gnnkd.graph.sketch import buckets_and_signs, sketch, sketch_matrix
@@ -61,3 +62,33 @@ def test_inner_products_are_kept_in_expectation() -> None:
         errors[m] = float(samples.std())
         assert abs(float(samples.mean())) < 4 * errors[m] / len(found) ** 0.5
     assert errors[256] < 0.6 * errors[32]
+
+
+@pytest.mark.parametrize("m", [16, 60])
+@pytest.mark.parametrize("every", [torch.arange(60), 7 + 3 * torch.arange(60)])
+def test_the_sketches_of_disjoint_batches_add_up_to_that_of_the_whole(m: int, every: torch.Tensor) -> None:
+    """And each is the whole one, restricted to its rows; with a bucket for each node, too."""
+    h = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
+    whole = sketch_matrix(every, 60, m, every)
+    dense = torch.eye(60) if whole is None else whole.dense()
+    found = torch.zeros(m, 4)
+    for rows in torch.split(torch.randperm(60, generator=torch.Generator().manual_seed(1)), 17):
+        r = sketch_matrix(every[rows], 60, m, every)
+        assert r is not None
+        assert torch.equal(r.dense(), dense[:, rows])
+        found += sketch(r, h[rows])
+    torch.testing.assert_close(found, sketch(whole, h))
+
+
+def test_all_nodes_in_another_order_are_no_identity() -> None:
+    ids = torch.tensor([9, 2, 4])
+    r = sketch_matrix(ids, 3, 8)
+    assert r is not None
+    assert torch.equal(r.dense()[:3].argmax(0), torch.tensor([2, 0, 1]))
+    assert sketch_matrix(ids.sort().values, 3, 8) is None
+
+
+@pytest.mark.parametrize("every", [None, torch.tensor([0, 2, 4])])
+def test_a_row_of_no_known_node_is_refused(every: torch.Tensor | None) -> None:
+    with pytest.raises(ValueError, match="none of the 3 nodes"):
+        sketch_matrix(torch.tensor([0, 3]), 3, 8, every)

@@ -186,7 +186,7 @@ def test_a_full_disk_is_said_before_the_work(monkeypatch: pytest.MonkeyPatch, tm
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage(1 << 20, 1 << 20, 4 * N * 16))
     made, x, g = network("gcn", width=16), features(), graph()
-    with pytest.raises(UserError, match="name another folder"):
+    with pytest.raises(UserError, match="set TMPDIR"):
         Layerwise(memory=0, folder=tmp_path).logits(made, x, g)
     Layerwise(folder=tmp_path).logits(made, x, g)
     assert list(tmp_path.iterdir()) == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import pytest
@@ -20,6 +20,7 @@ from gnnkd.distillers.dgd.bank import Bank
 from gnnkd.distillers.supervised import Supervised
 from gnnkd.errors import UserError
 from gnnkd.nn.around import ask
+from gnnkd.train.course import Course, Epoch
 from gnnkd.train.fit import DivergedError, Fit, Progress
 from gnnkd.train.settings import TrainSettings
 from gnnkd.train.teacher import GeneratorSettings, outputs, teaching
@@ -294,3 +295,47 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_terms() -> None:
 def test_a_diverging_run_ends_in_one_line_for_the_user() -> None:
     with pytest.raises(UserError, match=r"ce (nan|inf)\); try a smaller train.lr"):
         _plain(lr=1e30, epochs=50).run()
+
+
+# -- epochs without a score ----------------------------------------------------------------------------------------
+
+
+@final
+class _Scores(Course):
+    """A course whose scores are given; None is an epoch that is not scored."""
+
+    def __init__(self, scores: list[float | None]) -> None:
+        self.scores, self.device = scores, torch.device("cpu")
+        self.model = self.line = torch.nn.Linear(1, 1)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
+
+    def epoch(self, step: Step) -> Epoch:
+        with torch.no_grad():
+            self.line.weight.fill_(step.epoch)
+        score = self.scores[step.epoch]
+        return Epoch(score, {"ce": 1.0}, scored=score is not None)
+
+
+@pytest.mark.parametrize(
+    ("scores", "patience", "best", "epochs"),
+    [
+        ([None, 0.5, None, 0.5, None, 0.4], 0, 1, 6),
+        ([None, 0.5, None, 0.6, None, 0.4], 0, 3, 6),
+        ([None, 0.5, None, 0.4, None, 0.9], 2, 1, 4),  # behind a score alone
+        ([None, 0.5, None, None, None, 0.9], 2, 5, 6),
+        ([None, None, None, None, None, 0.0], 3, 5, 6),
+    ],
+)
+def test_an_epoch_without_a_score_is_neither_kept_nor_an_end(
+    scores: list[float | None], patience: int, best: int, epochs: int
+) -> None:
+    reached = Fit(_Scores(scores), TrainSettings(epochs=6, patience=patience)).run()
+    assert (reached.best_epoch, reached.epoch) == (best, epochs)
+    assert float(reached.best["weight"]) == best
+    assert ["val_acc" in row for row in reached.history] == [score is not None for score in scores[:epochs]]
+
+
+@pytest.mark.parametrize(("every", "epochs", "scored"), [(1, 3, [0, 1, 2]), (2, 5, [1, 3, 4]), (9, 4, [3])])
+def test_the_last_epoch_always_validates(every: int, epochs: int, scored: list[int]) -> None:
+    settings = TrainSettings(epochs=epochs, validate_every=every)
+    assert [epoch for epoch in range(epochs) if settings.validates(Step(epoch, epochs))] == scored

@@ -210,7 +210,7 @@ def test_what_cannot_be_trained_so_is_refused() -> None:
     for wrong, match in (
         ({"fanouts": (5,)}, "one for each of 2 layers"),
         ({"batch_size": 0}, "batch_size is 0"),
-        ({"batch": _batch(labelled=torch.zeros(N, dtype=torch.bool))}, "labelled nodes is 0"),
+        ({"batch": _batch(labelled=torch.zeros(N, dtype=torch.bool))}, "nodes to learn on is 0"),
         ({"model": "tag"}, "TAGConv cannot be applied to some nodes"),
     ):
         with pytest.raises(UserError, match=match):

@@ -93,11 +93,13 @@ class Dgd(Distiller):
         self.base, self.bank, self.seed, self.preset = base, bank, seed, preset
         self.needs_teacher, self.reads_maps = base.needs_teacher, base.reads_maps
         self.asks_teacher, self.asks_student = base.asks_teacher, base.asks_student
+        self.batches = base.batches
         self.beta = _at_least("beta", PRESETS[preset]["beta"] if beta is None else beta, 0)
         self.limit = _at_least("limit", PRESETS[preset]["limit"] if limit is None else limit, 0) or None
         self.k, self.every = int(_at_least("k", k, 0)), int(_at_least("every", every, 1))
         self.fusion, self.layers, self.control = fusion, layers, control
         self._rules: _Guesses | None = None
+        self._every: Tensor | None = None
         self._sizes: dict[str, Tensor] = {}
 
     def learner(self, make: Make, batch: Batch, classes: int, seed: int) -> nn.Module:
@@ -105,9 +107,9 @@ class Dgd(Distiller):
         return self.base.learner(make, batch, classes, seed)
 
     def prepare(self, lesson: Lesson) -> None:
-        """Make the base's part."""
+        """Make the base's part, and hear which rows there are."""
         self.base.prepare(lesson)
-        self.part = self.base.part
+        self.part, self._every = self.base.part, lesson.index
 
     def _active(self, step: Step) -> bool:
         return self.beta > 0 and self.k > 0 and step.epoch % self.every == 0
@@ -171,9 +173,11 @@ class Dgd(Distiller):
             return fusion.uniform(gradient)
         if self._rules is None:
             assert self.bank is not None
-            self._rules = _Guesses(self.bank, self.k, self.control, self.seed, batch)
+            device = batch.index.device
+            self._rules = _Guesses(self.bank, self.k, self.control, self.seed, device, self._every)
         operand, blocks = (student.clean or student).hidden[name], student.averaged.get(name, 1)
-        guesses = [fusion.spread(g, gradient.shape[1], blocks) for g in self._rules.of(name, names, operand)]
+        found = self._rules.of(name, names, operand, batch.index)
+        guesses = [fusion.spread(g, gradient.shape[1], blocks) for g in found]
         if self.fusion == "direct":
             return fusion.direct(gradient, guesses)
         keys = fusion.rms_normalised(gradient)
@@ -184,25 +188,29 @@ class Dgd(Distiller):
 
 @final
 class _Guesses:
-    """Guesses of the averaged generators for a student's layers; those at a constant operand are kept."""
+    """Guesses of the averaged generators for a student's layers; those at a constant operand are kept.
 
-    def __init__(self, bank: Bank, k: int, control: str, seed: int, batch: Batch) -> None:
-        device = batch.index.device
-        self.bank, self.shuffled = bank, control == "shuffled"
+    The sketch is that of a batch's rows, and kept as long as they stay.
+    """
+
+    def __init__(
+        self, bank: Bank, k: int, control: str, seed: int, device: torch.device, every: Tensor | None = None
+    ) -> None:
+        self.bank, self.shuffled, self.every = bank, control == "shuffled", every
         generators = bank.untrained(seed=seed) if control == "untrained" else bank.averaged(k)
         self.generators = [g.to(device) for g in generators]
-        self.sketch: CSR | None = sketch_matrix(batch.index, bank.layers.n_nodes, bank.layers.m)
+        self._sketch: tuple[Tensor, CSR | None] | None = None
         self._constant: dict[str, tuple[Operand, list[Tensor]]] = {}
         self._orders: dict[str, Tensor] = {}
         self._rng = torch.Generator().manual_seed(seed)
 
     @torch.no_grad()
-    def of(self, name: str, names: list[str], h: Operand) -> list[Tensor]:
-        """`mu_j(s)` of every teacher layer dealt to the student's layer `name` of `names`."""
+    def of(self, name: str, names: list[str], h: Operand, index: Tensor) -> list[Tensor]:
+        """`mu_j(s)` of every teacher layer dealt to the student's layer `name` of `names`; `index` are the ids of h."""
         kept = self._constant.get(name)
         if kept is not None and kept[0] is h:
             return kept[1]
-        states: Channels = self.bank.states(h.detach() if isinstance(h, Tensor) else h, self.sketch)
+        states: Channels = self.bank.states(h.detach() if isinstance(h, Tensor) else h, self._sketched(index))
         dealt = fusion.deal(len(self.generators), len(names))[names.index(name)]
         guesses = [self.generators[j](states.project) for j in dealt]
         if self.shuffled:
@@ -211,6 +219,12 @@ class _Guesses:
         if not (isinstance(h, Tensor) and h.requires_grad):  # a kept operand must not keep its graph
             self._constant[name] = (h, guesses)
         return guesses
+
+    def _sketched(self, index: Tensor) -> CSR | None:
+        if self._sketch is None or self._sketch[0] is not index:
+            layers = self.bank.layers
+            self._sketch = index, sketch_matrix(index, layers.n_nodes, layers.m, self.every)
+        return self._sketch[1]
 
     def _order(self, name: str, n: int) -> Tensor:
         """A fixed permutation of the channels: guesses from shuffled states are shuffled guesses."""

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from typing import cast, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gnnkd.distillers.base import Gradients, Look, Watcher
@@ -49,10 +49,17 @@ class Imitation(Watcher):
         settings: options; None values are taken from the preset.
         seed: of the watcher's own random numbers.
         device: where it computes.
+        every: ids of all nodes, ascending, where batches hold some of them.
     """
 
     def __init__(
-        self, layers: Layers, settings: GeneratorSettings, *, seed: int = 0, device: torch.device | str = "cpu"
+        self,
+        layers: Layers,
+        settings: GeneratorSettings,
+        *,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        every: Int[Tensor, " N"] | None = None,
     ) -> None:
         s = self.settings = settings.resolved()
         self.layers = layers
@@ -66,6 +73,8 @@ class Imitation(Watcher):
             torch.optim.Adam(part.parameters(), lr=float(s.generator_lr or 0), betas=betas, fused=True)
             for part in (self.generators, self.judges)
         ]
+        self._every = every
+        self._rows: Tensor | None = None
         self._sketch: CSR | None = None
         self._constant: tuple[Operand, Channels] | None = None
         self._states: list[Channels] = []
@@ -77,8 +86,9 @@ class Imitation(Watcher):
         """Pair the last epoch's states with this epoch's gradients; measure the guesses first, then learn from them."""
         self._epoch = step.epoch
         output, gradients = look(not self.settings.clean)
-        if self._sketch is None:
-            self._sketch = sketch_matrix(batch.index, self.layers.n_nodes, self.layers.m)
+        if self._rows is not batch.index:
+            self._rows = batch.index
+            self._sketch = sketch_matrix(batch.index, self.layers.n_nodes, self.layers.m, self._every)
         actions = self._pooled(gradients)
         targets, averages = self._targets(actions)
         log: dict[str, Tensor] = {}

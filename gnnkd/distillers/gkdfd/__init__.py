@@ -53,7 +53,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gnnkd.data.augment import generator
-from gnnkd.distillers.base import TASK, Distiller, Lesson
+from gnnkd.distillers.base import SAMPLED, TASK, Distiller, Lesson
 from gnnkd.distillers.gkdfd import discriminative
 from gnnkd.distillers.gkdfd.batches import balanced
 from gnnkd.distillers.gkdfd.discriminative import Mode, discriminative_loss
@@ -122,6 +122,7 @@ class Gkdfd(Distiller):
     graphs: ClassVar[bool] = True
     images: ClassVar[bool] = True
     keeps_part: ClassVar[bool] = True
+    batches = SAMPLED
     reads_maps = True
     space: ClassVar[Mapping[str, Range]] = MappingProxyType(
         {

@@ -8,7 +8,7 @@ from typing import ClassVar
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from gnnkd.distillers.base import TASK, Distiller, Lesson
+from gnnkd.distillers.base import SAMPLED, TASK, Distiller, Lesson
 from gnnkd.distillers.losses import cross_entropy, full_precision, soft_kl
 from gnnkd.distillers.maps import pooled
 from gnnkd.distillers.ranges import above_zero, at_least, fraction
@@ -29,6 +29,7 @@ class FeatureDistiller(Distiller):
         temperature: of that divergence, above 0, in units of logits.
     """
 
+    batches = SAMPLED
     reads_maps = True
     graphs: ClassVar[bool] = True
 

@@ -12,15 +12,18 @@ the absolute value class by class, and the loss is `label_weight CE + (1 - label
 Departures: the published settings have another label_weight and tau for each data set (cora .4 and 1.5, citeseer .1 and
 1.5, pubmed 0 and 1.5, physics .2 and 1.2, photo .1 and 1.3), the defaults here are in their middle; self loops of the
 data are no edges of the high frequencies; weights of edges are not looked at; the teacher and the student's width are
-the user's. Differences are the same in both directions, so that two neighbours are compared once and counted twice;
-they are taken in blocks, which are computed again for the gradient.
+the user's. In a mean over edges a node counts as often as it has neighbours, and where few nodes have most of the edges
+little else is learnt; with `low_mean="nodes"`, which is not in the paper, the neighbours of a node count together as
+much as the node itself (docs/results.md says what that is worth on amazon-photo). Differences are the same in both
+directions, so that two neighbours are compared once and counted twice; they are taken in blocks, which are computed
+again for the gradient.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import ClassVar, final
+from typing import ClassVar, Literal, final
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +31,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from gnnkd.distillers.base import TASK, Distiller
+from gnnkd.distillers.base import SAMPLED, TASK, Distiller
 from gnnkd.distillers.losses import cross_entropy, full_precision
 from gnnkd.distillers.nodes.pairs import met, others, pair_divergence
 from gnnkd.distillers.ranges import above_zero, fraction
@@ -47,14 +50,19 @@ class Ffg2m(Distiller):
     Args:
         label_weight: weight of the cross-entropy on labelled nodes, in [0, 1].
         tau: temperature of the high frequencies, above 0, in units of logits; that of the low ones is 1.
+        low_mean: of the low frequencies: over "edges", or over "nodes", an edge (i, j) weighing 1 / degree of i.
     """
 
+    batches = SAMPLED
     space: ClassVar[Mapping[str, Range]] = MappingProxyType(
         {"label_weight": Between(0.0, 0.5), "tau": Between(1.0, 1.5)}
     )
 
-    def __init__(self, *, label_weight: float = 0.1, tau: float = 1.3) -> None:
+    def __init__(
+        self, *, label_weight: float = 0.1, tau: float = 1.3, low_mean: Literal["edges", "nodes"] = "edges"
+    ) -> None:
         self.label_weight, self.tau = fraction("label_weight", label_weight), above_zero("tau", tau)
+        self.low_mean = low_mean
 
     def loss(self, batch: Batch, student: Output, teacher: Output | None, step: Step) -> dict[str, Tensor]:
         """The terms `ce`, `low` and `high`; a term of weight zero is not computed."""
@@ -65,9 +73,17 @@ class Ffg2m(Distiller):
         if self.label_weight < 1:
             rest = 1 - self.label_weight
             s, t = full_precision(student.logits), full_precision(teacher.logits.detach())
-            terms["low"] = rest * pair_divergence(others(batch), None, s, t, 1.0)
+            a = others(batch)
+            terms["low"] = rest * pair_divergence(
+                a, _shares(a, s.dtype) if self.low_mean == "nodes" else None, s, t, 1.0
+            )
             terms["high"] = rest * difference_divergence(met(batch), s, t, self.tau)
         return terms
+
+
+def _shares(a: CSR, dtype: torch.dtype) -> Float[Tensor, " E"]:
+    """1 / the number of entries in its row, for each entry."""
+    return a.rowptr.diff()[a.row.long()].to(dtype).reciprocal()
 
 
 def difference_divergence(

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from gnnkd.data.augment import generator
-from gnnkd.distillers.base import TASK, Distiller, Lesson
+from gnnkd.distillers.base import SAMPLED, TASK, Distiller, Lesson
 from gnnkd.distillers.losses import cross_entropy, full_precision, mean_of_labelled
 from gnnkd.distillers.maps import pooled
 from gnnkd.distillers.nodes.neighbours import edges
@@ -56,6 +56,7 @@ class GraphAkd(Distiller):
         samples: the most edges that are judged in a step, at least 1.
     """
 
+    batches = SAMPLED
     reads_maps = True
     space: ClassVar[Mapping[str, Range]] = MappingProxyType(
         {

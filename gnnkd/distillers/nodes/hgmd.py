@@ -30,7 +30,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from gnnkd.distillers.base import TASK, Distiller, Lesson
+from gnnkd.distillers.base import SAMPLED, TASK, Distiller, Lesson
 from gnnkd.distillers.losses import cross_entropy, full_precision
 from gnnkd.distillers.nodes import draws
 from gnnkd.distillers.nodes.pairs import entropy, others, pair_divergence
@@ -62,6 +62,7 @@ class Hgmd(Distiller):
         label_weight: weight of the cross-entropy on labelled nodes, in [0, 1].
     """
 
+    batches = SAMPLED
     space: ClassVar[Mapping[str, Range]] = MappingProxyType(
         {
             "mode": OneOf(MODES),

@@ -29,7 +29,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from gnnkd.distillers.base import TASK, Distiller, Lesson
+from gnnkd.distillers.base import SAMPLED, TASK, Distiller, Lesson
 from gnnkd.distillers.losses import cross_entropy, full_precision
 from gnnkd.distillers.nodes import draws
 from gnnkd.distillers.nodes.pairs import entropy, others, pair_divergence
@@ -61,6 +61,7 @@ class Krd(Distiller):
         momentum: of alpha, in [0, 1).
     """
 
+    batches = SAMPLED
     asks_teacher = True
     space: ClassVar[Mapping[str, Range]] = MappingProxyType(
         {"label_weight": Between(0.0, 0.5), "tau": Between(0.8, 1.2), "momentum": OneOf((0.9, 0.99))}

@@ -10,6 +10,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from gnnkd.distillers.base import Lesson
+from gnnkd.errors import UserError
 from gnnkd.metrics import accuracy
 from gnnkd.train.course import Epoch
 from gnnkd.train.settings import TrainSettings
@@ -52,6 +53,7 @@ class TogetherWhole(Together[TrainSettings]):
         make_optimizer: MakeOptimizer[TrainSettings] = adam,
     ) -> None:
         super().__init__(nodes, TrainSettings, batch.y.device)
+        _check([self.settings[i] for i in self.learners])
         self.batch, self.validation = batch, validation
         self.validates = bool(validation[1].any())
         self._said: dict[int, Output] = {}
@@ -105,3 +107,13 @@ class TogetherWhole(Together[TrainSettings]):
             return None
         output: Output = self.nodes[node].model.eval()(self.batch.x, self.batch.graph)
         return accuracy(output.logits, *self.validation)
+
+
+def _check(settings: Sequence[TrainSettings]) -> None:
+    for one in settings:
+        for name, plain in (("batch_size", None), ("validate_every", 1)):
+            if getattr(one, name) != plain:
+                raise UserError(
+                    f"{name} is {getattr(one, name)}; a graph of networks learns on all nodes at once and validates "
+                    f"after each epoch: set {name}={'null' if plain is None else plain}"
+                )

@@ -31,6 +31,7 @@ N, D, C = 30, 12, 4
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "lsp": ("lsp", {"labelled": False}),
     "ffg2m": ("ffg2m", {}),
+    "ffg2m by nodes": ("ffg2m", {"low_mean": "nodes"}),
     "krd": ("krd", {"warmup_epochs": 2, "redraw_every": 3}),
     "hgmd weight": ("hgmd", {"mode": "weight"}),
     "hgmd mixup": ("hgmd", {"mode": "mixup"}),
@@ -170,6 +171,20 @@ def test_ffg2m_is_the_mean_over_edges() -> None:
     torch.testing.assert_close(terms["ce"], glnn["ce"])
     for name, value in (("low", low), ("high", high)):
         torch.testing.assert_close(torch.autograd.grad(terms[name], s)[0], 0.75 * torch.autograd.grad(value, s)[0])
+
+
+def test_ffg2m_by_nodes_gives_every_node_s_neighbours_the_weight_of_one_pair() -> None:
+    batch = _batch()
+    s, t = _random(N, C), _random(N, C, seed=1)
+    found = distillers.build("ffg2m", on_graphs=True, label_weight=0.0, low_mean="nodes").loss(
+        batch, Output(s), Output(t), Step(0, 1)
+    )
+    total, weight = torch.zeros((), dtype=torch.float64), 0
+    for i in range(N):
+        heard = [_kl(t[j], s[i]) for k, j in _pairs(batch) if k == i]
+        total = total + _kl(t[i], s[i]) + (torch.stack(heard).mean() if heard else 0.0)
+        weight += 2 if heard else 1
+    torch.testing.assert_close(found["low"], total / weight)
 
 
 def test_blocks_of_edges_change_nothing_to_the_second_derivative(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gnnkd.data.augment import generator, key
-from gnnkd.distillers.base import TASK, Distiller, Lesson
+from gnnkd.distillers.base import SAMPLED, TASK, Distiller, Lesson
 from gnnkd.distillers.losses import cross_entropy, full_precision, soft_kl
 from gnnkd.distillers.nodes.neighbours import edges
 from gnnkd.distillers.nodes.rows import Rows
@@ -60,6 +60,7 @@ class Vqgraph(Distiller):
             least 1; memory grows with `samples * codes`.
     """
 
+    batches = SAMPLED
     space: ClassVar[Mapping[str, Range]] = MappingProxyType(
         {
             "label_weight": Between(0.0, 0.5),
