@@ -27,7 +27,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(graphs, "SIZES", TINY)
     monkeypatch.setattr(graphs, "FEATURES", WORDS)
     yield importlib.import_module
-    for name in ("bench_kernels", "bench_step", "bench_cell", "printed", "sample_graphs", "timing"):
+    for name in ("bench_kernels", "bench_step", "bench_cell", "printed", "sample_graphs", "step_work", "timing"):
         sys.modules.pop(name, None)
 
 
