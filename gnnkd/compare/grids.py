@@ -164,7 +164,9 @@ def costs(section: Section) -> Grid:
         "(positions, labels, ids of known nodes). Multiply-adds per node of one pass over all nodes: features counted "
         "as dense, what works element by element left out (activations, norms, softmax). Milliseconds, median / 95th "
         "percentile, for so many rows at once: the forward pass, and apart from it the fetch of the neighbourhood and "
-        "its features by whoever needs edges; normalised edge weights lie ready. Training: mean seconds over seeds."
+        "its features by whoever needs edges; normalised edge weights lie ready. Networks of gcn, sage and gat layers "
+        "apply each layer only to the nodes that the next one reads; other ones that need edges run on the whole "
+        "neighbourhood; for all rows there is one pass over the graph. Training: mean seconds over seeds."
     )
     answers = (f"answer {size}" for size in ASKED)
     fetches = (f"fetch {size}" for size in ASKED[:-1])

@@ -1,6 +1,8 @@
 """How long an answer takes: on one thread, after warming up, each time about other rows.
 
 What a network that passes messages must fetch first, the neighbourhood of the rows and its features, is timed apart.
+Where its layers can be applied to some nodes at a time, each is applied to those that the next one reads; other
+networks run on the whole neighbourhood, as it was cut out of the graph.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from gnnkd.compare.fetch import cut, same
 from gnnkd.data.augment import generator
 from gnnkd.graph.structure import CSR, Graph
 from gnnkd.nn.around import ask
+from gnnkd.nn.blocks import Blocks
 
 SIZES = (1, 10, 1000)
 """Rows that are asked about at once; beside them, all."""
@@ -45,6 +48,8 @@ class Service:
         graph: their edges.
         index: their ids in the full data.
         reach: how many hops must be fetched, and how many more for their degrees; None where rows alone will do.
+        blocks: of a network that needs edges, where its layers can be applied to some nodes at a time; they find by
+            themselves what they reach.
     """
 
     network: nn.Module
@@ -52,6 +57,7 @@ class Service:
     graph: Graph
     index: Int[Tensor, " N"]
     reach: tuple[int, int] | None
+    blocks: Blocks | None = None
 
     @property
     def n(self) -> int:
@@ -65,6 +71,11 @@ class Service:
             x, index = _rows(self.x, nodes), self.index[nodes]
             start = middle = time.perf_counter()  # the features of what is asked about come with the question
             logits = ask(self.network, x, None, index).logits
+        elif self.blocks is not None:
+            near = self.blocks.around(self.graph, nodes)
+            x = _rows(self.x, near.nodes)
+            middle = time.perf_counter()
+            logits = self.blocks.logits(x, near)
         else:
             piece = cut(self.graph, nodes, self.reach[0], margin=self.reach[1])
             x, index = _rows(self.x, piece.nodes), self.index[piece.nodes]
@@ -93,7 +104,7 @@ def measured(service: Service) -> dict[str, dict[str, dict[str, float]]]:
         str(size): partial(_timed, service, size, draws) for size in SIZES if size <= service.n
     }
     calls[ALL] = lambda: service.everything()[1]
-    with one_thread():
+    with threads(1):
         found = shared(calls)
     kinds = {"latency_ms": {size: percentiles([t for _, t in times]) for size, times in found.items()}}
     if service.reach is not None:
@@ -135,10 +146,10 @@ def percentiles(seconds: Sequence[float]) -> dict[str, float]:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """One thread of torch for the duration of a block."""
+def threads(count: int) -> Iterator[None]:
+    """So many threads of torch for the duration of a block."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(count)
     try:
         yield
     finally:

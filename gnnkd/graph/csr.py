@@ -168,12 +168,13 @@ class CSR:
         return self.value.to(dtype)
 
     def select_rows(self, ids: Int[Tensor, " S"] | Bool[Tensor, " R"]) -> CSR:
-        """The rows `ids` (in that order, repeats allowed) or those that a mask keeps."""
+        """The rows `ids` (in that order, repeats allowed), in time of their own size, or those that a mask keeps."""
         ids = as_ids(ids, self.device)
-        counts = self.rowptr.diff()[ids]
+        begin = self.rowptr[ids].long()
+        counts = self.rowptr[1:][ids] - begin
         rowptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        shift = (self.rowptr[ids] - rowptr[:-1]).repeat_interleave(counts)
-        entry = torch.arange(shift.numel(), device=self.device) + shift
+        entry = (begin - rowptr[:-1]).repeat_interleave(counts, output_size=int(rowptr[-1]))
+        entry += torch.arange(entry.numel(), device=self.device)
         value = None if self.value is None else self.value[entry]
         return CSR.on(Pattern(rowptr, self.col[entry], (ids.numel(), self.shape[1])), value)
 

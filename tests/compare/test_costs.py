@@ -12,9 +12,11 @@ from gnnkd.compare import costs, fetch, latency, macs
 from gnnkd.compare.latency import Service
 from gnnkd.graph.structure import CSR, Graph
 from gnnkd.nn.around import ask
+from gnnkd.nn.blocks import Blocks
 
 N, D, C, WIDTH = 400, 12, 3, 8
 NAMES = tuple(nn.MODELS)
+LAYERED = ("gcn", "sage", "gat", "mlp")
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +49,16 @@ def test_a_neighbourhood_gives_the_logits_of_the_whole_graph(
     network = _network(name)
     hops = macs.hops(network, D)
     want = network(rows, graph).logits
-    # GMMConv reads degrees from the edges, so its outermost nodes need theirs.
-    service = Service(network, rows, graph, torch.arange(N), (hops, name == "monet"))
-    for nodes in (torch.tensor([7]), torch.tensor([N - 1, 3, 3, 0]), torch.randperm(N)[:50]):
-        found, _ = service.answer(nodes)
-        assert torch.allclose(found, want[nodes], rtol=1e-4, atol=1e-5)
-    found, _ = service.everything()
-    assert torch.allclose(found, want, rtol=1e-4, atol=1e-5)
+    blocks = Blocks.of(network, rows)
+    assert (blocks is not None) == (name in LAYERED)
+    for how in [None, *([blocks] if blocks else [])]:
+        # GMMConv reads degrees from the edges, so its outermost nodes need theirs.
+        service = Service(network, rows, graph, torch.arange(N), (hops, name == "monet"), how)
+        for nodes in (torch.tensor([7]), torch.tensor([N - 1, 3, 3, 0]), torch.randperm(N)[:50]):
+            found, _ = service.answer(nodes)
+            assert torch.allclose(found, want[nodes], rtol=1e-4, atol=1e-5)
+        found, _ = service.everything()
+        assert torch.allclose(found, want, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["gcn", "sage", "gat", "appnp", "gcnii"])
@@ -192,8 +197,8 @@ def test_a_network_has_so_much_time_and_what_is_slow_is_timed_a_few_times() -> N
 
 def test_threads_are_put_back() -> None:
     before = torch.get_num_threads()
-    with latency.one_thread():
-        assert torch.get_num_threads() == 1
+    with latency.threads(before + 1):
+        assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
 
 
@@ -213,11 +218,28 @@ def test_costs_of_a_network(monkeypatch: pytest.MonkeyPatch, setting: str, name:
     assert found["n_parameters"] == sum(p.numel() for p in network.parameters())
     assert found["n_stored"] == 0
     assert found["hops"] == (0 if name == "mlp" else 2)
+    assert found.get("fetched") == {"mlp": None, "gcn": "blocks", "monet": "piece"}[name]
+    assert not costs.outdated(found)
+    assert set(found) - set(costs.untimed(found)) == {"latency_ms", *(["fetch_ms"] if name != "mlp" else [])}
     assert ("fetch_ms" in found) == (name != "mlp")
     if name != "mlp":
         assert list(found["fetch_ms"]) == sizes[:-1]
     else:
         assert found["macs"] == data.n_features * 8 + 8 * data.n_classes
+
+
+@pytest.mark.parametrize(
+    ("found", "due"),
+    [
+        ({"hops": 2, "fetch_ms": {}}, True),
+        ({"hops": 2}, True),
+        ({"hops": 2, "fetched": "piece"}, False),
+        ({"hops": 0, "latency_ms": {}}, False),
+        ({}, False),
+    ],
+)
+def test_stored_milliseconds_that_do_not_say_of_what_are_outdated(found: dict[str, object], due: bool) -> None:
+    assert costs.outdated(found) == due
 
 
 def test_a_network_that_no_piece_satisfies_is_refused(data: tuple[torch.Tensor, Graph]) -> None:
