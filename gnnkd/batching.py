@@ -7,7 +7,8 @@ Memory of a stage on batches, in bytes beside mapped files, about the larger of
 
 and 16 a parameter and 29 a node; rows take a `RowStore`'s in place of a sample's. n are the nodes that a layer with I
 inputs and O outputs reads, at most B (1 + k1 + k1 k2 + ...) for B seeds and the fan-outs k of the layers from it on;
-nodes that are met twice count once. e are the edges of a sample. Disk: `train.outputs.size` for a teacher, and what
+nodes that are met twice count once. e are the edges of a sample. DGD keeps the features of the rows that its states are
+made of, 4 P D for P rows, and the samples around them. Disk: `train.outputs.size` for a teacher, and what
 `Tables` says.
 """
 

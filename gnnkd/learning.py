@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from gnnkd import batching, distillers, models, nn
+from gnnkd.data.augment import generator
 from gnnkd.data.row_arrays import Array
 from gnnkd.data.row_store import RowStore
 from gnnkd.data.task import NodeTask
@@ -23,9 +24,10 @@ from gnnkd.nn.own import Own
 from gnnkd.run import Config
 from gnnkd.train.course import Course
 from gnnkd.train.outputs import tensor
+from gnnkd.train.probe import NODES, some
 from gnnkd.train.rows import Rows
 from gnnkd.train.sampled import Sampled
-from gnnkd.train.shown import few
+from gnnkd.train.shown import few, on
 from gnnkd.train.teacher import imitable, unread
 from gnnkd.train.whole import WholeBatch
 from gnnkd.types import Batch, Operand, Output
@@ -180,7 +182,16 @@ def _lesson(student: Output, teacher: Output | None, task: NodeTask, config: Con
         seed=task.seed,
         batch=batch,
         index=task.index,
+        probe=_standing(task, config.student_train.batch_size),
     )
+
+
+def _standing(task: NodeTask, batch_size: int | None) -> Int[Tensor, " P"] | None:
+    """Ids of rows that stand for all on batches, as many as a batch at least; no label is read, so they need none."""
+    if batch_size is None:
+        return None
+    draws = on(task.index.device, generator("standing", task.seed))
+    return some(task.index, draws, max(NODES, batch_size))
 
 
 @torch.no_grad()

@@ -109,7 +109,9 @@ def _described(annotation: Any) -> str:
 def _described_list(first: Any, *rest: Any) -> str:
     if Ellipsis not in rest:
         return f"a list of {1 + len(rest)} finite numbers"
-    return "a list of pairs of finite numbers" if get_origin(first) is tuple else "a list of finite numbers"
+    if get_origin(first) is tuple:
+        return "a list of pairs of finite numbers"
+    return "a list of whole numbers" if int in _members(first) else "a list of finite numbers"
 
 
 def _shown(value: Any) -> str:

@@ -89,7 +89,8 @@ class Output:
     `averaged` names the weight matrices whose outputs are the mean of several equal blocks of rows (attention heads),
     with the number of blocks. `clean` is the same batch through the same weights without dropout, there when a method
     asked for it. `again` asks the same network, in the same mode and with gradients, about other features of the same
-    rows, there when a method reads it. `members` are the outputs of an ensemble's networks.
+    rows, there when a method reads it. `members` are the outputs of an ensemble's networks. `probe` is what the same
+    network, without dropout and without gradients, says of the rows that a method named for it.
 
     Of images: `maps` are the feature maps [N, K, H, W] of the stem and of each stage after it, `raw_maps` the same
     before their last activation, `pooled` the rows [N, K] that the classifier multiplies.
@@ -105,6 +106,7 @@ class Output:
     pooled: Float[Tensor, "N _"] | None = None
     again: Callable[[Operand], Output] | None = None
     members: tuple[Output, ...] = ()
+    probe: Output | None = None
 
 
 @dataclass(frozen=True)

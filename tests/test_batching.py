@@ -15,14 +15,16 @@ from torch import Tensor
 import gnnkd
 import gnnkd.data.graphs
 import gnnkd.distillers.base
-from gnnkd import batching, distillers, scores
+from gnnkd import batching, distillers, learning, scores
 from gnnkd.data import room
 from gnnkd.data.dataset import from_arrays
 from gnnkd.data.task import NodeTask, task
+from gnnkd.distillers.dgd import Dgd, _Guesses
 from gnnkd.errors import UserError
 from gnnkd.main import main
 from gnnkd.nn.layerwise import Layerwise
-from gnnkd.results import mapped_outputs
+from gnnkd.predictor import Predictor
+from gnnkd.results import mapped_outputs, stored_bank
 from gnnkd.run import Config, resolve
 from gnnkd.stages import Taught, train_student, train_teacher
 from gnnkd.train import checkpoint
@@ -30,6 +32,8 @@ from gnnkd.train import rows as row_steps
 from gnnkd.train import sampled as sampled_steps
 from gnnkd.train.outputs import tensor
 from gnnkd.train.progress import Silent
+from gnnkd.train.seeding import seeded
+from gnnkd.types import Step
 
 N, C, PART = 120, 3, 30
 SMALL: dict[str, Any] = {"epochs": 4, "width": 8, "dropout": 0.0}
@@ -130,6 +134,84 @@ def _taught(data: NodeTask, config: Config) -> Taught:
 
 SAMPLED = {"batch_size": 8, "fanouts": [3, 3]}
 SKETCHED = {"buckets": 16}
+OPEN = {"fanouts": [None, None]}
+
+
+def _guessed(
+    monkeypatch: pytest.MonkeyPatch, data: NodeTask, config: Config, taught: Taught
+) -> tuple[set[int], dict[str, list[Tensor]]]:
+    """The ids of the first batch, and what the generators guess for each weight at it."""
+    seen: dict[str, list[Tensor]] = {}
+    rows: list[Tensor] = []
+    real, gradients = _Guesses.of, Dgd.gradients
+
+    def of(self: Any, name: str, *given: Any) -> list[Tensor]:
+        found = real(self, name, *given)
+        seen.setdefault(name, found)
+        return found
+
+    def noted(self: Any, terms: Any, params: Any, batch: Any, *given: Any) -> Any:
+        rows.append(batch.index)
+        return gradients(self, terms, params, batch, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Guesses, "of", of)
+        patch.setattr(Dgd, "gradients", noted)
+        train_student(data, config, taught.logits, taught.bank, Silent())
+    return set(rows[0].tolist()), seen
+
+
+@pytest.mark.parametrize(
+    ("student", "setting", "preset", "options"),
+    [
+        ("mlp", "tran", "tuned", SKETCHED),
+        ("mlp", "ind", "paper", {}),
+        ("sage", "tran", "tuned", {}),
+        ("sage", "tran", "paper", SKETCHED),
+    ],
+)
+def test_the_guesses_of_a_student_are_those_of_the_probe_whatever_the_batch(
+    monkeypatch: pytest.MonkeyPatch, student: str, setting: str, preset: str, options: dict[str, Any]
+) -> None:
+    """Two batches and all nodes at once guess the same at the same weights; dropout has no say in it."""
+    data, options = _task(setting=setting), options | {"preset": preset}
+    taught = _taught(data, _config("dgd", teacher=SAMPLED, options=options))
+    assert taught.bank is not None
+    assert taught.bank.probe is not None
+    assert torch.equal(taught.bank.probe, data.index[data.split.train])
+    more = OPEN if student == "sage" else {}
+    found = []
+    for how in ({"batch_size": 30} | more, {"batch_size": 50} | more, {}):
+        learner = {"epochs": 1, "dropout": 0.5} | how
+        found.append(_guessed(monkeypatch, data, _config("dgd", student, learner=learner, options=options), taught))
+    (a, one), (b, other), (_, whole) = found
+    assert a != b
+    assert list(one) == list(other) == list(whole)
+    for name in one:
+        assert all(bool(g.any()) for g in one[name])
+        assert all(torch.equal(g, h) for g, h in zip(one[name], other[name], strict=True))
+        torch.testing.assert_close(one[name], whole[name])
+
+
+@pytest.mark.parametrize(
+    ("student", "setting", "options"), [("mlp", "tran", SKETCHED), ("mlp", "ind", {}), ("sage", "tran", SKETCHED)]
+)
+def test_a_probe_of_all_nodes_guesses_as_all_nodes_at_once_do(
+    monkeypatch: pytest.MonkeyPatch, student: str, setting: str, options: dict[str, Any]
+) -> None:
+    """As that of a small graph is, whose teacher saw all of them."""
+    data = _task(setting=setting)
+    taught = _taught(data, _config("dgd", options=options))
+    assert taught.bank is not None
+    assert taught.bank.probe is None
+    more = {"batch_size": 40} | (OPEN if student == "sage" else {})
+    one, other = (
+        _guessed(monkeypatch, data, _config("dgd", student, learner={"epochs": 1} | how, options=options), taught)[1]
+        for how in (more, {})
+    )
+    assert list(one) == list(other)
+    for name in one:
+        torch.testing.assert_close(one[name], other[name])
 
 
 @pytest.mark.parametrize("options", [SKETCHED, {}])
@@ -147,10 +229,10 @@ def test_generators_beside_samples_change_no_weight_of_the_teacher(options: dict
     assert any(key.startswith("imitation/") for key in both[0].reached.history[-1])
 
 
-@pytest.mark.parametrize(("method", "student"), [("dgd", "mlp"), ("kd", "sage"), ("krd", "mlp")])
+@pytest.mark.parametrize(("method", "student"), [("dgd", "mlp"), ("dgd", "sage"), ("kd", "sage"), ("krd", "mlp")])
 def test_labels_outside_training_and_validation_touch_no_weight(method: str, student: str) -> None:
     test = np.arange(N) >= 2 * PART
-    learner = {"batch_size": 40} | ({} if method == "dgd" else {"fanouts": [3, 3]})
+    learner = {"batch_size": 40} | ({} if (method, student) == ("dgd", "mlp") else {"fanouts": [3, 3]})
     config = _config(method, student, teacher=SAMPLED, learner=learner)
     found = []
     for data in (_task(), _task(shuffled=test)):
@@ -159,6 +241,34 @@ def test_labels_outside_training_and_validation_touch_no_weight(method: str, stu
         found.append((taught, train_student(data, config, taught.logits, taught.bank, Silent(), asked=asked)))
     for one, other in zip(*found, strict=True):
         _same(one, other, exact=True)
+
+
+def test_a_sampled_student_of_generators_continues_bit_for_bit() -> None:
+    data, config = (
+        _task(),
+        _config("dgd", "sage", teacher=SAMPLED, learner=SAMPLED | {"batch_size": 40, "dropout": 0.5}),
+    )
+    taught = _taught(data, config)
+
+    def course() -> Any:
+        with seeded(data):
+            distiller = learning.made(config, taught.bank, data.seed)
+            return learning.course(data, config, distiller, taught.logits, None)[0]
+
+    one, other = course(), course()
+    with seeded(data):
+        for epoch in range(2):
+            one.epoch(Step(epoch, 4))
+        other.model.load_state_dict(one.model.state_dict())
+        other.load_optimizer_state({name: t.clone() for name, t in one.optimizer_state().items()})
+        other.load_state(one.state())
+        random = torch.get_rng_state()
+        for going in (one, other):
+            torch.set_rng_state(random)
+            for epoch in (2, 3):
+                going.epoch(Step(epoch, 4))
+    for name, t in one.model.state_dict().items():
+        assert torch.equal(t, other.model.state_dict()[name]), name
 
 
 def test_epochs_without_validation_are_not_kept() -> None:
@@ -268,13 +378,15 @@ def test_the_files_are_those_of_all_nodes_at_once(finished: Path) -> None:
     data = task(gnnkd.data.graphs.load(finished / "toy.npz"), seed=0)
     tensors, meta = checkpoint.load(place / "outputs.safetensors")
     network = gnnkd.load(place)
-    assert isinstance(network, gnnkd.Predictor)
+    assert isinstance(network, Predictor)
     torch.testing.assert_close(tensors["logits"], network.logits(data.x, data.graph))
     assert torch.equal(tensor(mapped_outputs(place / "outputs.safetensors", data)), tensors["logits"])
     assert meta == {"fingerprint": data.fingerprint}
     result = json.loads((place / "result.json").read_text())
     assert result["test_acc"] == pytest.approx(scores.of_network(network.network, data)["test_acc"])
-    assert (place / "generators.safetensors").is_file()
+    probe = stored_bank(place / "generators.safetensors").probe
+    assert probe is not None
+    assert torch.equal(probe, data.index[data.split.train])
 
 
 @pytest.mark.parametrize("mode", ["tea", "stu"])
@@ -289,8 +401,8 @@ def test_a_run_that_ends_within_an_epoch_continues_to_the_same_files(
     real = getattr(module, name)
 
     def broken(*args: Any) -> Any:
-        steps.append(args[-1].epoch)
-        if args[-1].epoch == 2 and steps.count(2) == 2:
+        steps.append(next(arg.epoch for arg in args if isinstance(arg, Step)))
+        if steps[-1] == 2 and steps.count(2) == 2:
             raise KeyboardInterrupt
         return real(*args)
 

@@ -21,6 +21,7 @@ from typing import final
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from gnnkd.data.augment import generator
@@ -49,7 +50,7 @@ class RowStore:
         block: S, consecutive rows that are read together, >= 1.
         pool: P, blocks in memory at a time, >= 1.
         device: of the batches.
-        index: ids of the rows in the full data [N], integers; None numbers the rows.
+        index: ids of the rows in the full data [N], integers, ascending; None numbers the rows.
 
     Raises:
         UserError: arrays of other shapes or types, or a number below 1.
@@ -185,6 +186,20 @@ class RowStore:
                     batch, _ = bare._made(held, readable=False)
                     yield batch, torch.from_numpy(held.y).to(self.device)
                 number += 1
+
+    def some(self, ids: Int[Tensor, " P"]) -> Batch:
+        """The rows of these ids in the full data, distinct, in that order, without labels.
+
+        Raises:
+            ValueError: an id that is not there.
+        """
+        wanted = ids.cpu().numpy()
+        index = np.arange(len(self.x)) if self.index is None else np.asarray(self.index)
+        places = np.searchsorted(index, wanted).clip(max=len(index) - 1)
+        if not np.array_equal(index[places], wanted):
+            raise ValueError("a row that is asked about is none of those in the store")
+        bare = replace(self, logits=None)
+        return bare._made(bare._read(places, empty_like(self.x, None, 0)), readable=False)[0]
 
     def _read(self, ids: Array, before: Kept) -> Kept:
         """The rows `before`, then those of `ids` in that order, read block by block from the first to the last."""

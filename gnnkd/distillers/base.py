@@ -51,6 +51,7 @@ class Lesson:
         ask: the trained teacher, in eval mode and without gradients, about other features [R, D] of the rows of
             `batch`; None where there is no network to ask.
         index: ids of all rows of the task in the full data, ascending, on graphs; None on images.
+        probe: ids of rows that stand for all, where a step sees some of them only; None where it sees all.
     """
 
     student: Output
@@ -63,6 +64,7 @@ class Lesson:
     batch: Batch | None = None
     ask: Callable[[Operand], Output] | None = None
     index: Int[Tensor, " R"] | None = None
+    probe: Int[Tensor, " P"] | None = None
 
 
 class Distiller(ABC):
@@ -117,6 +119,13 @@ class Distiller(ABC):
     def wants_clean(self, step: Step) -> bool:
         """Whether `gradients` reads the student's dropout-free activations (`Output.clean`) at this step."""
         return False
+
+    def probe(self, step: Step) -> Int[Tensor, " P"] | None:
+        """Ids in the full data of rows that `gradients` reads the student on at this step (`Output.probe`).
+
+        The same tensor in every step, so that what is constant of these rows is made once; None for no such rows.
+        """
+        return None
 
     def missing(self) -> str | None:
         """What this method still lacks to train, in words with the way out; None when nothing."""

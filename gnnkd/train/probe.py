@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import final
 
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from gnnkd.data.augment import generator
@@ -51,8 +52,7 @@ class Probe:
     ) -> None:
         draws = on(whole.y.device, generator("probe", seed))
         labelled = whole.labelled.nonzero().flatten()
-        order = torch.randperm(labelled.numel(), generator=draws, device=labelled.device)
-        seeds = labelled[order[:NODES]].sort().values
+        seeds = some(labelled, draws, NODES)
         self.whole, self.matrices = whole, matrices
         parts = torch.split(seeds, max(batch_size, PIECE))
         self.samples = [alone(part) if sampler is None else sampler.sample(part, draws) for part in parts]
@@ -83,6 +83,12 @@ class Probe:
             return joined(outputs), sums
 
         return look
+
+
+def some(ids: Int[Tensor, " _"], draws: torch.Generator, most: int = NODES) -> Int[Tensor, " P"]:
+    """At most `most` of `ids`, ascending; `draws` is on the same device."""
+    order = torch.randperm(ids.numel(), generator=draws, device=ids.device)
+    return ids[order[:most]].sort().values
 
 
 def joined(outputs: Sequence[Output]) -> Output:

@@ -1,7 +1,9 @@
 """The course of rows: a student that looks at rows alone, taught on mini-batches from disk by cached teacher outputs.
 
 Memory of one process, whatever the number of rows: `RowStore.memory(batch_size, world)`, 16 bytes a parameter (weight,
-gradient, Adam's two), and the activations of a batch: about `12 B / world` bytes a unit of all layers together.
+gradient, Adam's two), and the activations of a batch: about `12 B / world` bytes a unit of all layers together. For a
+method that reads the student on P rows of its own (`Distiller.probe`) their features are kept, `4 P D`, and there are
+their activations in a step.
 
 Several processes take the step that one would take on the whole batch where a loss is a mean over all its rows, as
 GLNN's is. A mean over labelled rows is weighted by each process's rows and not by its labelled ones; it is exact where
@@ -10,10 +12,11 @@ all rows that are learnt on have labels. Dropout is drawn anew by each.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import final
 
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from gnnkd.data.augment import key
@@ -24,9 +27,10 @@ from gnnkd.errors import UserError
 from gnnkd.nn.around import ask
 from gnnkd.train import processes
 from gnnkd.train.course import Course, Epoch
+from gnnkd.train.probed import Parts, Probed
 from gnnkd.train.settings import TrainSettings
 from gnnkd.train.update import trained, update
-from gnnkd.types import Step
+from gnnkd.types import Operand, Step
 
 
 @final
@@ -66,7 +70,7 @@ class Rows(Course):
             raise UserError(f"batch_size is {batch_size}; it must be at least {least}, {LEAST} for each process")
         self.model, self.store, self.distiller, self.validation = model, store, distiller, validation
         self.settings = settings
-        self.batch_size, self.device = batch_size, store.device
+        self.batch_size, self.device, self.show = batch_size, store.device, Probed(model, self._find)
         self.validates = bool(validation.any())
         if distiller.part is not None:
             distiller.part.to(self.device).train()
@@ -88,7 +92,7 @@ class Rows(Course):
         blank = torch.zeros((), dtype=torch.int64, device=self.device)
         for batch, taught in self.store.epoch(step.epoch, self.batch_size, rank=rank, world=world):
             n = batch.y.numel()
-            taken = update(self.model, self.optimizer, self.distiller, batch, taught, step)
+            taken = update(self.model, self.optimizer, self.distiller, batch, taught, step, self.show)
             for name, value in taken.items():
                 sums[name] = sums[name] + n * value if name in sums else n * value
             rows += n
@@ -104,6 +108,10 @@ class Rows(Course):
                 "labels; use larger batches, or learn on labelled rows alone"
             )
         return {name: total / rows_of_all for name, total in sums.items()}
+
+    def _find(self, ids: Int[Tensor, " P"]) -> tuple[Operand, Callable[[], Parts]]:
+        batch = self.store.some(ids)
+        return batch.x, lambda: [(batch, torch.arange(ids.numel(), device=self.device))]
 
     @torch.no_grad()
     def _score(self) -> float:

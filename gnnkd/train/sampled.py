@@ -20,6 +20,7 @@ from gnnkd.tensors import under
 from gnnkd.train import processes
 from gnnkd.train.course import Course, Epoch
 from gnnkd.train.probe import Probe
+from gnnkd.train.probed import sampled
 from gnnkd.train.settings import TrainSettings
 from gnnkd.train.shown import Shown, alone, on
 from gnnkd.train.update import apply, forward, trained
@@ -87,6 +88,7 @@ class Sampled(Course):
         self.seeds = learnt.nonzero().flatten()
         self.matrices = tuple(layer.matrix for layer in apart(model, _dense_or_sparse(batch.x)))
         _check(hops(self.matrices), len(fanouts), batch_size, self.seeds.numel())
+        self.show = sampled(model, batch, self.sampler, self.matrices, batch_size=batch_size, seed=seed)
         self.probe = None
         if watcher is not None:
             self.probe = Probe(batch, self.sampler, self.matrices, batch_size=batch_size, seed=seed)
@@ -147,7 +149,7 @@ class Sampled(Course):
     def _step(self, seeds: Int[Tensor, " B"], draws: torch.Generator, step: Step) -> dict[str, Tensor]:
         sample = alone(seeds) if self.sampler is None else self.sampler.sample(seeds, draws)
         shown = Shown.of(self.batch, sample, self.matrices)
-        output = shown.cut(forward(self.model, self.distiller, shown.asked, step))
+        output = shown.cut(forward(self.model, self.distiller, shown.asked, step, self.show))
         taught = shown.taught(self.teacher)
         taken = apply(self.model, self.optimizer, self.distiller, shown.seen, output, taught, step)
         if TASK in taken and not bool(shown.seen.labelled.any()):

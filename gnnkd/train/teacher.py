@@ -61,6 +61,8 @@ def teaching(
     else:
         named |= {"fanouts": fanouts, "batch_size": settings.batch_size, "inference": inference}
         course = Sampled(model, batch, Supervised(), None, validation, settings, **named)
+        if watcher is not None and course.probe is not None:
+            watcher.bank.probe = course.probe.batch.index
     return Fit(course, settings, file=file, key=key), watcher
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -19,6 +20,9 @@ from gnnkd.train.processes import average
 from gnnkd.train.shown import Shown
 from gnnkd.types import Batch, Operand, Output, Step
 
+Show: TypeAlias = Callable[[Int[Tensor, " P"]], Output]
+"""The student's output on the rows of these ids in the full data, in eval mode and without gradients."""
+
 
 def update(
     model: nn.Module,
@@ -27,14 +31,20 @@ def update(
     batch: Batch,
     teacher: Output | None,
     step: Step,
+    show: Show | None = None,
 ) -> dict[str, Tensor]:
     """One step: forward, loss, gradients by the distiller, apply. Returns the loss terms and the diagnostics."""
-    return apply(model, optimizer, distiller, batch, forward(model, distiller, batch, step), teacher, step)
+    return apply(model, optimizer, distiller, batch, forward(model, distiller, batch, step, show), teacher, step)
 
 
-def forward(model: nn.Module, distiller: Distiller, batch: Batch, step: Step) -> Output:
-    """The model's output in training, with its dropout-free twin where the distiller asks for it."""
-    clean = None
+def forward(model: nn.Module, distiller: Distiller, batch: Batch, step: Step, show: Show | None = None) -> Output:
+    """The model's output in training, with its dropout-free twin where the distiller asks for it.
+
+    Args:
+        show: the model's output on other rows, for a method that names some.
+    """
+    clean, ids = None, distiller.probe(step)
+    probe = None if ids is None or show is None else show(ids)
     if distiller.wants_clean(step):
         model.eval()
         with torch.no_grad():
@@ -42,7 +52,9 @@ def forward(model: nn.Module, distiller: Distiller, batch: Batch, step: Step) ->
     model.train()
     output = ask(model, batch.x, batch.graph, batch.index)
     again = partial(_again, model, batch) if distiller.asks_student else None
-    return output if clean is None and again is None else replace(output, clean=clean, again=again)
+    if clean is None and again is None and probe is None:
+        return output
+    return replace(output, clean=clean, again=again, probe=probe)
 
 
 def _again(model: nn.Module, batch: Batch, x: Operand) -> Output:

@@ -15,6 +15,7 @@ from gnnkd.metrics import accuracy
 from gnnkd.nn.around import ask
 from gnnkd.tensors import under
 from gnnkd.train.course import Course, Epoch
+from gnnkd.train.probed import among_all
 from gnnkd.train.settings import TrainSettings
 from gnnkd.train.update import looking, update
 from gnnkd.types import Batch, Output, Step
@@ -49,7 +50,7 @@ class WholeBatch(Course):
     ) -> None:
         self.model, self.batch, self.distiller, self.teacher = model, batch, distiller, teacher
         self.validation, self.watcher, self.seed, self.settings = validation, watcher, seed, settings
-        self.device = batch.y.device
+        self.device, self.show = batch.y.device, among_all(model, batch)
         part = distiller.part
         if part is not None:
             part.to(self.device).train()
@@ -69,7 +70,7 @@ class WholeBatch(Course):
             look = looking(self.model, self.distiller, self.batch, step, noise)
             seen = dict(self.watcher.watch(self.batch, look, step))
         watched = time.perf_counter()
-        taken = update(self.model, self.optimizer, self.distiller, self.batch, self.teacher, step)
+        taken = update(self.model, self.optimizer, self.distiller, self.batch, self.teacher, step, self.show)
         score = self._score() if self.settings.validates(step) else None
         done = time.perf_counter()
         if self.watcher is not None and score is not None:

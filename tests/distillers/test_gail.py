@@ -112,6 +112,13 @@ def test_a_bank_survives_its_file() -> None:
     assert again.layers == bank.layers
     assert again.settings == bank.settings
     assert torch.equal(again.averaged(1)[0].weight, bank.averaged(1)[0].weight)
+    assert again.probe is None
+    assert not any("probe" in name for name in bank.tensors())
+    bank.probe = torch.tensor([2, 5, 11])
+    again = Bank.restored(bank.tensors(), bank.meta())
+    assert again.probe is not None
+    assert torch.equal(again.probe, bank.probe)
+    assert [c.tensors.keys() for c in again.copies] == [c.tensors.keys() for c in bank.copies]
 
 
 def test_presets_fill_what_is_left_open() -> None:

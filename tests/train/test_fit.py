@@ -47,7 +47,9 @@ def _task(n: int = 90, classes: int = 3) -> NodeTask:
 def _network(name: str, inputs: int = 48, **options: Any) -> nn.Network:
     """A fresh network; dropout draws from the same state afterwards."""
     torch.manual_seed(0)
-    return nn.MODELS[name](inputs, 3, **{"layers": 2, "width": 8, **options})
+    found = nn.MODELS[name](inputs, 3, **{"layers": 2, "width": 8, **options})
+    assert isinstance(found, nn.Network)
+    return found
 
 
 def _teaching(preset: str | None, file: Path | None = None, norm: str = "none", **settings: Any) -> tuple[Fit, Any]:
@@ -69,7 +71,7 @@ def _taught(preset: str = "tuned") -> tuple[Tensor, Bank]:
 def _student(method: str, file: Path | None = None, preset: str = "tuned", key: str = "mine", **settings: Any) -> Fit:
     found, (logits, bank) = _task(), _taught(preset)
     kind = distillers.graph_methods()[method]
-    chosen = {"preset": preset} if kind.wraps else {}
+    chosen: dict[str, Any] = {"preset": preset} if kind.wraps else {}
     distiller = distillers.build(method, *([bank] if kind.wraps else []), on_graphs=True, **chosen)
     training = TrainSettings(**{"epochs": EPOCHS, "checkpoint_every": 1000, **settings})
     batch, validation = found.batch(found.split.train), (found.y, found.split.val)

@@ -32,6 +32,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Literal, final
 
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from gnnkd.distillers.base import Distiller, Gradients, Lesson, Make, plain_gradients
@@ -100,6 +101,7 @@ class Dgd(Distiller):
         self.fusion, self.layers, self.control = fusion, layers, control
         self._rules: _Guesses | None = None
         self._every: Tensor | None = None
+        self._probe = None if bank is None else bank.probe
         self._sizes: dict[str, Tensor] = {}
 
     def learner(self, make: Make, batch: Batch, classes: int, seed: int) -> nn.Module:
@@ -110,14 +112,26 @@ class Dgd(Distiller):
         """Make the base's part, and hear which rows there are."""
         self.base.prepare(lesson)
         self.part, self._every = self.base.part, lesson.index
+        probe = lesson.probe if self.bank is None or self.bank.probe is None else self.bank.probe
+        self._probe = None if probe is None else probe.to(lesson.y.device)
 
     def _active(self, step: Step) -> bool:
         return self.beta > 0 and self.k > 0 and step.epoch % self.every == 0
 
+    def _reads(self, step: Step) -> bool:
+        return self._active(step) and self.control != "uniform" and self.bank is not None
+
     def wants_clean(self, step: Step) -> bool:
-        """The states are dropout-free when the generators saw dropout-free ones."""
-        reads = self._active(step) and self.control != "uniform"
-        return reads and self.bank is not None and bool(self.bank.settings.clean)
+        """The states are dropout-free when the generators saw dropout-free ones, or when they are those of a probe."""
+        return self._reads(step) and self._probe is None and bool(self.bank and self.bank.settings.clean)
+
+    def probe(self, step: Step) -> Int[Tensor, " P"] | None:
+        """The rows that the teacher's states were made of, or else those that stand for all on batches.
+
+        They are looked at without dropout under either preset: a pass with dropout would need masks of its own, which
+        are no part of the step whose gradient is moved.
+        """
+        return self._probe if self._reads(step) else None
 
     def missing(self) -> str | None:
         """Generators, unless beta or k is 0."""
@@ -150,7 +164,7 @@ class Dgd(Distiller):
         found = {name: g.detach() for name, g in found.items()}
         for name in names if self.layers == "all" else names[-1:]:
             gradient = found[name].t()
-            fused = self._fused(gradient, name, names, student, batch)
+            fused = self._fused(gradient, name, names, student, batch.index)
             bias = fusion.weighted_bias(gradient, fused, curved[name], self.beta, self.limit)
             self._sizes[f"bias/{name}"] = bias.norm() / gradient.norm().clamp(min=1e-30)
             found[name] = (gradient + bias).t()
@@ -168,15 +182,17 @@ class Dgd(Distiller):
         """Continue from `state()`, after `prepare`."""
         self.base.load_state(tensors)
 
-    def _fused(self, gradient: Tensor, name: str, names: list[str], student: Output, batch: Batch) -> Tensor:
+    def _fused(self, gradient: Tensor, name: str, names: list[str], student: Output, index: Tensor) -> Tensor:
         if self.control == "uniform":
             return fusion.uniform(gradient)
         if self._rules is None:
             assert self.bank is not None
-            device = batch.index.device
-            self._rules = _Guesses(self.bank, self.k, self.control, self.seed, device, self._every)
-        operand, blocks = (student.clean or student).hidden[name], student.averaged.get(name, 1)
-        found = self._rules.of(name, names, operand, batch.index)
+            self._rules = _Guesses(self.bank, self.k, self.control, self.seed, index.device, self._every)
+        shown, blocks = student.clean or student, student.averaged.get(name, 1)
+        if self._probe is not None:
+            assert student.probe is not None, "a course shows the rows that a method names"
+            shown, index = student.probe, self._probe
+        found = self._rules.of(name, names, shown.hidden[name], index)
         guesses = [fusion.spread(g, gradient.shape[1], blocks) for g in found]
         if self.fusion == "direct":
             return fusion.direct(gradient, guesses)
@@ -190,7 +206,7 @@ class Dgd(Distiller):
 class _Guesses:
     """Guesses of the averaged generators for a student's layers; those at a constant operand are kept.
 
-    The sketch is that of a batch's rows, and kept as long as they stay.
+    The sketch is that of the rows that are shown, and kept as long as they stay.
     """
 
     def __init__(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from gnnkd.distillers.dgd.settings import GeneratorSettings
@@ -58,10 +59,19 @@ class Copy:
 
 @final
 class Bank:
-    """Up to `settings.keep` copies, best first; among equal scores the later one, whose generator saw more."""
+    """Up to `settings.keep` copies, best first; among equal scores the later one, whose generator saw more.
 
-    def __init__(self, layers: Layers, settings: GeneratorSettings, copies: list[Copy] | None = None) -> None:
-        self.layers, self.settings = layers, settings
+    `probe` are the ids in the full data of the rows [P] that their states were made of, ascending; None for all rows.
+    """
+
+    def __init__(
+        self,
+        layers: Layers,
+        settings: GeneratorSettings,
+        copies: list[Copy] | None = None,
+        probe: Int[Tensor, " P"] | None = None,
+    ) -> None:
+        self.layers, self.settings, self.probe = layers, settings, probe
         self.copies: list[Copy] = copies or []
 
     def offer(self, score: float, epoch: int, generators: list[Generator]) -> None:
@@ -102,8 +112,9 @@ class Bank:
         return channels(h, r, centre=bool(self.settings.centre))
 
     def tensors(self) -> dict[str, Tensor]:
-        """All copies, flat: `rank/layer/name`."""
-        return {f"{rank}/{key}": t for rank, c in enumerate(self.copies) for key, t in c.tensors.items()}
+        """All copies, flat: `rank/layer/name`; and `probe`, where there is one."""
+        found = {f"{rank}/{key}": t for rank, c in enumerate(self.copies) for key, t in c.tensors.items()}
+        return found if self.probe is None else found | {"probe": self.probe}
 
     def meta(self) -> dict[str, Any]:
         """What `tensors` does not say, as plain values."""
@@ -123,4 +134,4 @@ class Bank:
             Copy(score, epoch, {k.split("/", 1)[1]: t for k, t in tensors.items() if k.startswith(f"{rank}/")})
             for rank, (score, epoch) in enumerate(meta["copies"])
         ]
-        return Bank(layers, GeneratorSettings(**meta["settings"]), copies)
+        return Bank(layers, GeneratorSettings(**meta["settings"]), copies, tensors.get("probe"))
