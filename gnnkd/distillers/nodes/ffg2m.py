@@ -34,11 +34,12 @@ from torch.utils.checkpoint import checkpoint
 from gnnkd.distillers.base import SAMPLED, TASK, Distiller
 from gnnkd.distillers.losses import cross_entropy, full_precision
 from gnnkd.distillers.nodes.pairs import met, others, pair_divergence
-from gnnkd.distillers.ranges import above_zero, fraction
+from gnnkd.distillers.ranges import above_zero, fraction, word
 from gnnkd.distillers.space import Between, Range
 from gnnkd.graph.structure import CSR
 from gnnkd.types import Batch, Output, Step
 
+MEANS = ("edges", "nodes")
 _BLOCK = 1 << 16
 """Fewest edges at once: the numbers of so many, times classes, are small beside those of a network's layers."""
 
@@ -62,7 +63,7 @@ class Ffg2m(Distiller):
         self, *, label_weight: float = 0.1, tau: float = 1.3, low_mean: Literal["edges", "nodes"] = "edges"
     ) -> None:
         self.label_weight, self.tau = fraction("label_weight", label_weight), above_zero("tau", tau)
-        self.low_mean = low_mean
+        self.low_mean = word("low_mean", low_mean, MEANS)
 
     def loss(self, batch: Batch, student: Output, teacher: Output | None, step: Step) -> dict[str, Tensor]:
         """The terms `ce`, `low` and `high`; a term of weight zero is not computed."""
