@@ -33,6 +33,7 @@ from scale_report import draw, markdown
 
 from gnnkd.data.mapped import CARD
 from gnnkd.data.plan import Plan
+from gnnkd.data import room
 from gnnkd.data.synthetic import check_room, make, place
 from gnnkd.errors import UserError, unknown
 from gnnkd.train.progress import progress
@@ -79,15 +80,6 @@ def memory(work: str, nodes: int, edges: int, args: argparse.Namespace) -> int:
     return PROCESS + 64 * 1024 * 1000 + 48 * args.rows * (FEATURES + 3 * WIDTH)
 
 
-def free_memory() -> int | None:
-    """Bytes that processes may still take; None where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
-
-
 def made(edges: int, args: argparse.Namespace) -> tuple[Path, Plan]:
     """The folder of the graph, drawn if it is not there.
 
@@ -111,7 +103,7 @@ def measure(work: str, edges: int, args: argparse.Namespace) -> Record:
     except UserError as error:
         return {**about, "skipped": str(error)}
     about["nodes"] = wanted.nodes
-    estimate, free = memory(work, wanted.nodes, edges, args), free_memory()
+    estimate, free = memory(work, wanted.nodes, edges, args), room.memory()
     limit = args.max_memory if free is None else min(args.max_memory, 0.9 * free)
     if args.device == "cpu" and estimate > limit:
         return {**about, "skipped": f"takes about {estimate / 1e9:.1f} GB of memory; {limit / 1e9:.1f} GB may be taken"}
