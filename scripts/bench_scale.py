@@ -31,9 +31,9 @@ from typing import Any
 
 from scale_report import draw, markdown
 
+from gnnkd.data import room
 from gnnkd.data.mapped import CARD
 from gnnkd.data.plan import Plan
-from gnnkd.data import room
 from gnnkd.data.synthetic import check_room, make, place
 from gnnkd.errors import UserError, unknown
 from gnnkd.train.progress import progress
