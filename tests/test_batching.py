@@ -89,7 +89,7 @@ def _same(one: Any, other: Any, *, exact: bool = False) -> None:
 
 
 @pytest.mark.parametrize("setting", ["tran", "ind"])
-@pytest.mark.parametrize(("model", "hops"), [("sage", 2), ("gcn", 3)])
+@pytest.mark.parametrize(("model", "hops"), [("sage", 2), ("gcn", 2)])
 def test_a_teacher_on_one_sample_of_all_is_that_of_all_nodes(model: str, hops: int, setting: str) -> None:
     data, given = _task(setting=setting), {"layers": 2}
     one, other = (

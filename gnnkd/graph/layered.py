@@ -1,7 +1,7 @@
 """The graph of a sample layer by layer: a layer looks at those nodes alone that the seeds need of it.
 
 Nodes of a sample lie hop by hop, so the rows that a layer makes are the first of those that it reads, and its matrix is
-a corner of that of the sample, with the same weights.
+a corner of that of the sample, whose weights are those of the full graph as far as the draws tell them.
 """
 
 from __future__ import annotations
@@ -40,10 +40,7 @@ class Layered:
         left = sum(matrix is not None for matrix in matrices)
         if left >= len(sample.sizes):
             raise ValueError(f"{left} layers look at edges, and {len(sample.sizes) - 1} hops have been drawn")
-        whole, graphs = sample.graph, []
-        for matrix in matrices:
-            if matrix is not None:
-                whole.derived(matrix)
+        whole, graphs = sample.weighed(matrices), []
         for matrix in matrices:
             before, left = sum(sample.sizes[: left + 1]), left - (matrix is not None)
             graphs.append(_corner(whole, sum(sample.sizes[: left + 1]), before))

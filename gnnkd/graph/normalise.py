@@ -28,7 +28,7 @@ def symmetric(a: CSR) -> CSR:
 
     A node whose sum is 0 passes nothing on.
     """
-    degree = _row_sums(a)
+    degree = row_sums(a)
     # Never a power of zero, whose gradient is infinite.
     scale = torch.where(degree == 0, 1.0, degree).pow(-0.5).masked_fill(degree == 0, 0.0)
     return a.with_value(scale[a.row] * a.values() * scale[a.col])
@@ -36,7 +36,7 @@ def symmetric(a: CSR) -> CSR:
 
 def mean(a: CSR) -> CSR:
     """D^-1 A with D the row sums of A: the (weighted) mean over neighbours; a row with sum 0 becomes 0."""
-    total = _row_sums(a)
+    total = row_sums(a)
     return a.with_value(a.values() * total.reciprocal().masked_fill(total == 0, 0.0)[a.row])
 
 
@@ -59,5 +59,6 @@ def _with_loops(a: CSR, kept: Bool[Tensor, " E"], loop: Float[Tensor, " N"]) -> 
     return CSR.from_coo(row, col, torch.cat([a.values()[kept], loop]), a.shape)
 
 
-def _row_sums(a: CSR) -> Float[Tensor, " R"]:
+def row_sums(a: CSR) -> Float[Tensor, " R"]:
+    """The sum of each row's values."""
     return a.values().new_zeros(a.shape[0]).index_add(0, a.row, a.values())

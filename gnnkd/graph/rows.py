@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 from typing import final
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from gnnkd.graph import normalise
+from gnnkd.graph.normalise import row_sums
 from gnnkd.graph.pattern import Pattern
 from gnnkd.graph.structure import CSR, Graph
 
@@ -29,12 +30,7 @@ def some_rows(a: CSR, ids: Int[Tensor, " Q"]) -> CSR:
         start, stop = int(a.rowptr[first]), int(a.rowptr[first + ids.numel()])
         value = None if a.value is None else a.value[start:stop]
         return CSR.on(Pattern(a.rowptr[first : first + ids.numel() + 1] - start, a.col[start:stop], shape), value)
-    begin = a.rowptr[ids].long()
-    counts = a.rowptr[ids + 1] - begin
-    rowptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    entry = (begin - rowptr[:-1]).repeat_interleave(counts, output_size=int(rowptr[-1]))
-    entry += torch.arange(entry.numel(), device=a.device)
-    return CSR.on(Pattern(rowptr, a.col[entry], shape), None if a.value is None else a.value[entry])
+    return a.select_rows(ids)
 
 
 @final
@@ -50,24 +46,47 @@ class Rows:
         ValueError: a size below 1.
     """
 
-    def __init__(self, graph: Graph, *, nodes: int, entries: int) -> None:
+    def __init__(self, graph: Graph, *, nodes: int = 1 << 16, entries: int = 1 << 21) -> None:
         check_sizes(nodes, entries)
         self.graph, self.nodes, self.entries = graph, nodes, entries
         self._scales: dict[Callable[[CSR], CSR], Tensor] = {}
+        self._loops: Tensor | None = None
 
     def of(self, matrix: Callable[[CSR], CSR], ids: Int[Tensor, " Q"]) -> CSR:
         """The rows `ids` of `graph.derived(matrix)`; that is computed as a whole if it is none of `gnnkd.graph`."""
-        if matrix in (normalise.gcn, normalise.symmetric):
-            plain, scale = self._unscaled(matrix, ids), self._scale(matrix)
-            return plain.with_value(scale[ids][plain.row] * plain.values() * scale[plain.col])
         plain = some_rows(self.graph.adjacency, ids)
+        if matrix in _SYMMETRIC:
+            plain, scale = _unscaled(matrix, plain, ids), self._scale(matrix)
+            return plain.with_value(scale[ids][plain.row] * plain.values() * scale[plain.col])
         if matrix is normalise.looped:
             return with_loops(plain, ids, replace=True).with_value(None)
-        if matrix is normalise.mean:
-            return normalise.mean(plain)
-        if matrix is normalise.mean_with_self:
-            return normalise.mean(with_loops(plain, ids, replace=False))
+        if matrix in (normalise.mean, normalise.mean_with_self):
+            return normalise.mean(_unscaled(matrix, plain, ids))
         return some_rows(self.graph.derived(matrix), ids)
+
+    def drawn(self, matrix: Callable[[CSR], CSR], ids: Int[Tensor, " S"], a: CSR) -> CSR:
+        """The matrix `graph.derived(matrix)` as far as some of its entries were drawn: right on average over the draws.
+
+        Of a row's d neighbours k were drawn, so each weighs d / k times what it does in the whole graph; a node itself
+        weighs there what it does here. Weights that are shares among those drawn, as a plain mean's and an attention's,
+        are `matrix(a)`.
+
+        Args:
+            ids: rows and columns of `a` in the whole graph.
+            a: the entries of its adjacency that were drawn, without replacement, each of a row equally likely.
+        """
+        if matrix not in (*_SYMMETRIC, normalise.mean_with_self):
+            return matrix(a)
+        whole, counts = self.graph.adjacency, a.rowptr.diff().clamp(min=1)
+        more = (whole.rowptr[ids + 1] - whole.rowptr[ids]).to(a.dtype) / counts
+        places = torch.arange(ids.numel(), device=a.device)
+        found = _unscaled(matrix, a.with_value(a.values() * more[a.row]), places)
+        values = found.values()
+        if matrix is normalise.gcn:
+            values = torch.where(found.row == found.col, self._loop()[ids][found.row], values)
+        scale = self._scale(matrix)[ids]
+        values = scale[found.row] * values
+        return found.with_value(values * scale[found.col] if matrix in _SYMMETRIC else values)
 
     def pieces(self, ids: Int[Tensor, " Q"]) -> Iterator[Int[Tensor, " _"]]:
         """The ids, one piece after another, none of them larger than allowed."""
@@ -92,20 +111,34 @@ class Rows:
             met[some_rows(a, part).col.long()] = True
         return met.nonzero().flatten()
 
-    def _unscaled(self, matrix: Callable[[CSR], CSR], ids: Int[Tensor, " Q"]) -> CSR:
-        rows = some_rows(self.graph.adjacency, ids)
-        return with_loops(rows, ids, replace=True) if matrix is normalise.gcn else rows
-
     def _scale(self, matrix: Callable[[CSR], CSR]) -> Float[Tensor, " N"]:
-        """The inverse root of each node's degree, computed on the first call; 0 where the degree is 0."""
+        """The inverse of each row's sum, of its root for a symmetric matrix, computed on the first call; 0 of 0."""
         if matrix not in self._scales:
-            a = self.graph.adjacency
-            degree = torch.zeros(self.graph.n_nodes, dtype=a.dtype, device=a.device)
-            for part in self.pieces(torch.arange(self.graph.n_nodes, device=a.device)):
-                rows = self._unscaled(matrix, part)
-                degree[part] = degree.new_zeros(part.numel()).index_add(0, rows.row, rows.values())
-            self._scales[matrix] = degree.pow(-0.5).masked_fill(degree == 0, 0.0)
+            total = self._of_all(lambda rows, ids: row_sums(_unscaled(matrix, rows, ids)))
+            power = -0.5 if matrix in _SYMMETRIC else -1.0
+            self._scales[matrix] = total.pow(power).masked_fill(total == 0, 0.0)
         return self._scales[matrix]
+
+    def _loop(self) -> Float[Tensor, " N"]:
+        """The weight of each node's loop in A + I."""
+        if self._loops is None:
+            self._loops = self._of_all(lambda rows, ids: _last_of_row(rows, ids.to(rows.col.dtype)))
+        return self._loops
+
+    def _of_all(self, number: Callable[[CSR, Tensor], Tensor]) -> Float[Tensor, " N"]:
+        a = self.graph.adjacency
+        parts = self.pieces(torch.arange(self.graph.n_nodes, device=a.device))
+        return torch.cat([torch.zeros(0, dtype=a.dtype, device=a.device), *(number(some_rows(a, part), part) for part in parts)])
+
+
+_SYMMETRIC = (normalise.gcn, normalise.symmetric)
+
+
+def _unscaled(matrix: Callable[[CSR], CSR], rows: CSR, ids: Int[Tensor, " Q"]) -> CSR:
+    """Rows `ids` of the adjacency with the loops that a matrix has."""
+    if matrix not in (normalise.gcn, normalise.mean_with_self):
+        return rows
+    return with_loops(rows, ids, replace=matrix is normalise.gcn)
 
 
 def check_sizes(nodes: int, entries: int) -> None:
@@ -125,18 +158,16 @@ def with_loops(rows: CSR, ids: Int[Tensor, " Q"], *, replace: bool) -> CSR:
     """
     target = ids.to(rows.col.dtype)
     values = rows.values()
-    loop = values.new_ones(ids.numel())
-    kept = torch.ones_like(rows.col, dtype=torch.bool)
-    if replace:
-        kept = rows.col != target[rows.row]
-        loop = _last_of_row(rows, ~kept, loop)
+    kept = rows.col != target[rows.row] if replace else torch.ones_like(rows.col, dtype=torch.bool)
+    loop = _last_of_row(rows, target) if replace else values.new_ones(ids.numel())
     places = torch.arange(ids.numel(), device=rows.device, dtype=rows.col.dtype)
     row, col = torch.cat([rows.row[kept], places]), torch.cat([rows.col[kept], target])
     return CSR.from_coo(row, col, torch.cat([values[kept], loop]), rows.shape)
 
 
-def _last_of_row(rows: CSR, chosen: Bool[Tensor, " E"], otherwise: Float[Tensor, " Q"]) -> Float[Tensor, " Q"]:
-    entry = chosen.nonzero().flatten()
+def _last_of_row(rows: CSR, target: Int[Tensor, " Q"]) -> Float[Tensor, " Q"]:
+    """The value of the last entry in the column `target` of each row, 1 where there is none."""
+    entry = (rows.col == target[rows.row]).nonzero().flatten()
     row = rows.row[entry]
     last = torch.cat([row[1:] != row[:-1], row.new_ones(min(1, row.numel()), dtype=torch.bool)])
-    return otherwise.index_put((row[last],), rows.values()[entry[last]])
+    return rows.values().new_ones(target.numel()).index_put((row[last],), rows.values()[entry[last]])

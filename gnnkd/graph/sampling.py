@@ -7,7 +7,7 @@ equally likely, and the cost does not depend on d, which matters where hubs are 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -16,6 +16,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from gnnkd.graph.pattern import Pattern
+from gnnkd.graph.rows import Rows
 from gnnkd.graph.structure import CSR, Graph
 
 
@@ -29,11 +30,20 @@ class Sample:
             then two, and so on; row i of `graph` is node `ids[i]`.
         sizes: number of seeds, of nodes first met one hop away, and so on; their sum is S.
         graph: the edges drawn, row = target; nodes of the last hop have none.
+        whole: the rows of the full graph, which say what the edges weigh there.
     """
 
     ids: Int[Tensor, " S"]
     sizes: tuple[int, ...]
     graph: Graph
+    whole: Rows | None = None
+
+    def weighed(self, matrices: Iterable[Callable[[CSR], CSR] | None]) -> Graph:
+        """`graph`, whose derived matrices are as right as the draws allow about those of the full graph."""
+        if self.whole is None:
+            return self.graph
+        a = self.graph.adjacency
+        return Graph(a, {matrix: self.whole.drawn(matrix, self.ids, a) for matrix in matrices if matrix is not None})
 
     @property
     def seeds(self) -> int:
@@ -46,9 +56,7 @@ class Sampler:
     """Draws neighbourhoods of seeds; keeps one number a node of the graph between calls.
 
     Each node is drawn for once, at the hop at which it is first met. A network of as many layers as there are fan-outs
-    finds in a sample all that its seeds' outputs need. With all neighbours (`None`) those outputs are the full graph's
-    where a layer's weights come from its target's edges alone, as a mean's do; GCN's also come from the degree of the
-    source and need one hop more.
+    finds in a sample all that its seeds' outputs need. With all neighbours (`None`) those outputs are the full graph's.
 
     Args:
         graph: with weights or without; an edge that is drawn keeps its weight.
@@ -63,7 +71,7 @@ class Sampler:
             raise ValueError(
                 f"fanouts are {list(fanouts)}; one for each hop is needed, each at least 1, or None for all"
             )
-        self.graph = graph
+        self.graph, self.rows = graph, Rows(graph)
         self.fanouts = tuple(fanouts)
         # Where a node is in the sample at hand; -1 between calls. A new one for each would cost a pass over all nodes.
         self._place = torch.full((graph.n_nodes,), -1, dtype=torch.int32, device=graph.adjacency.device)
@@ -87,7 +95,8 @@ class Sampler:
                 drawn.append(drawn_rows(self.graph.adjacency, groups[-1], k, generator))
                 groups.append(self._met(drawn[-1].col, sum(g.numel() for g in groups)))
             ids = torch.cat(groups)
-            return Sample(ids, tuple(g.numel() for g in groups), Graph(_square(drawn, place, ids.numel())))
+            square = Graph(_square(drawn, place, ids.numel()))
+            return Sample(ids, tuple(g.numel() for g in groups), square, self.rows)
         finally:
             for group in groups:
                 place[group] = -1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import final
 
 import torch
@@ -20,13 +20,14 @@ class Graph:
 
     Args:
         adjacency: [N, N], row = target, column = source.
+        derived: matrices that are known, by what would compute them.
     """
 
-    def __init__(self, adjacency: CSR) -> None:
+    def __init__(self, adjacency: CSR, derived: Mapping[Callable[[CSR], CSR], CSR] | None = None) -> None:
         if adjacency.shape[0] != adjacency.shape[1]:
             raise ValueError(f"adjacency has shape {adjacency.shape}; it must be square")
         self.adjacency = adjacency
-        self._derived: dict[Callable[[CSR], CSR], CSR] = {}
+        self._derived = dict(derived or {})
 
     @staticmethod
     def from_edge_index(
@@ -79,9 +80,7 @@ class Graph:
 
         Of a piece of the graph, so, with weights that the whole graph gave: `derived` does not compute them anew.
         """
-        found = Graph(adjacency)
-        found._derived = {fn: change(matrix) for fn, matrix in self._derived.items()}
-        return found
+        return Graph(adjacency, {fn: change(matrix) for fn, matrix in self._derived.items()})
 
     def subgraph(self, ids: Int[Tensor, " S"] | Bool[Tensor, " N"]) -> Graph:
         """The nodes `ids` (distinct, in that order) or those that a mask keeps, and the edges among them."""

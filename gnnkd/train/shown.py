@@ -50,7 +50,7 @@ class Shown:
         """
         n = sample.seeds
         every = all(matrix is None for matrix in matrices) or n == sample.ids.numel()
-        graph = sample.graph if every else Layered.of(sample, matrices)
+        graph = sample.weighed(matrices) if every else Layered.of(sample, matrices)
         ids = sample.ids[: graph.n_nodes]
         labelled = whole.labelled[ids]
         labelled[n:] = False

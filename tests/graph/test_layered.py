@@ -32,10 +32,11 @@ def test_seeds_are_told_the_same(model: str, options: dict[str, Any], hops: int,
     network = nn.MODELS[model](D, C, **{"layers": 2, "width": 8, **options}).eval()
     x = torch.randn(sample.ids.numel(), D, generator=draws).relu()
     given = CSR.from_dense(x) if sparse else x
-    seen = Layered.of(sample, [layer.matrix for layer in apart(network, given)])
+    matrices = [layer.matrix for layer in apart(network, given)]
+    seen = Layered.of(sample, matrices)
     n = seen.n_nodes
     first = CSR.from_dense(x[:n]) if sparse else x[:n]
-    one, other = network(given, sample.graph), network(first, seen)
+    one, other = network(given, sample.weighed(matrices)), network(first, seen)
     torch.testing.assert_close(other.logits, one.logits[:4])
     for name, h in other.hidden.items():
         if isinstance(h, torch.Tensor):

@@ -9,6 +9,7 @@ import torch
 
 from gnnkd.graph import normalise
 from gnnkd.graph.rows import Rows, some_rows, with_loops
+from gnnkd.graph.sampling import drawn_rows
 from gnnkd.graph.structure import CSR, Graph
 
 N = 30
@@ -59,6 +60,32 @@ def test_rows_are_those_of_the_derived_matrix(matrix: Callable[[CSR], CSR], weig
     assert found.n_entries == want.n_entries
     torch.testing.assert_close(found.dense(), want.dense())
     assert (matrix in whole._derived) == (matrix is doubled), "only what is not known is derived as a whole"
+
+
+@pytest.mark.parametrize("k", [None, 1, 3])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    "matrix", [normalise.gcn, normalise.symmetric, normalise.mean_with_self], ids=lambda fn: fn.__name__
+)
+def test_drawn_entries_weigh_what_all_do_on_average(
+    matrix: Callable[[CSR], CSR], weighted: bool, k: int | None
+) -> None:
+    """Within five standard errors; with all neighbours, to rounding. A node's own weight is no matter of luck."""
+    whole, ids = graph(weighted=weighted), torch.tensor([5, 0, 1, 8, 17, N - 1, *range(20, 28)])
+    rows, want = Rows(whole, nodes=7, entries=11), matrix(whole.adjacency).dense()[ids]
+    draws = torch.Generator().manual_seed(0)
+    times = 1 if k is None else 400
+    found = torch.zeros(times, ids.numel(), N)
+    for i in range(times):
+        a = drawn_rows(whole.adjacency, ids, k, draws)
+        # All nodes as columns, those of `ids` first, and rows without entries for the others.
+        order = torch.cat([ids, torch.tensor([node for node in range(N) if node not in ids])])
+        square = CSR.from_coo(a.row, order.argsort()[a.col], a.value, (N, N))
+        found[i] = rows.drawn(matrix, order, square).dense()[: ids.numel(), order.argsort()]
+    error = found.std(0) / times**0.5 if times > 1 else torch.zeros(())
+    assert bool(((found.mean(0) - want).abs() <= 5 * error + 1e-6).all())
+    if matrix is normalise.gcn:
+        torch.testing.assert_close(found[0, range(ids.numel()), ids], want[range(ids.numel()), ids])
 
 
 def test_a_loop_is_replaced_or_added() -> None:
