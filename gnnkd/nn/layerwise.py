@@ -94,9 +94,22 @@ class Layerwise:
             ids = torch.arange(x.shape[0], device=like.device)
         if bool((ids.diff() < 1).any()):
             raise ValueError("ids must be ascending and distinct")
+        if all(layer.matrix is None for layer in layers):
+            return self._by_rows(network, x, ids, like.dtype, like.new_empty(0) if into is None else into)
         rows = None if graph is None else Rows(graph, nodes=self.nodes, entries=self.entries)
-        with Tables(self.memory, self.folder, like) as tables:
-            return self._run(_known(network), layers, x, rows, _wanted(layers, ids, rows), tables, into)
+        tables = Tables(self.memory, self.folder, like)
+        return self._run(_known(network), layers, x, rows, _wanted(layers, ids, rows), tables, into)
+
+    def _by_rows(self, network: nn.Module, x: Tensor | CSR, ids: Ids, dtype: torch.dtype, into: Tensor) -> Tensor:
+        """All layers for some rows at a time: where none looks at edges nothing lies between two layers."""
+        at = 0
+        for part in torch.split(ids, self.nodes):
+            found = network(_read(x, part, dtype), None).logits
+            if not into.numel():
+                into = found.new_empty(ids.numel(), found.shape[1])
+            into[at : at + part.numel()] = found
+            at += part.numel()
+        return into
 
     def _run(
         self,
@@ -109,7 +122,7 @@ class Layerwise:
         into: Tensor | None,
     ) -> Tensor:
         widths = [int(layer.out_channels) for layer in network.layers]  # type: ignore[arg-type]
-        tables.check(x.shape[0] * tables.like.element_size() * max(_kept(layers, widths)))
+        tables.check(x.shape[0] * tables.like.element_size() * max(kept(layers, widths)))
         for depth, layer in enumerate(layers[:-1]):
             out = tables.make(x.shape[0], widths[depth])
             for part, found in self._layer(layer, x, rows, wanted[depth], wanted[depth + 1], tables):
@@ -163,7 +176,7 @@ def _known(network: nn.Module) -> Network:
     return network
 
 
-def _kept(layers: Sequence[Messages], widths: Sequence[int]) -> list[int]:
+def kept(layers: Sequence[Messages], widths: Sequence[int]) -> list[int]:
     """Columns of the tables that are there at a time, while each layer runs."""
     before, after = [0, *widths[:-1]], [*widths[:-1], 0]
     return [b + sum(m.widths) + a for b, m, a in zip(before, layers, after, strict=True)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import sys
 from collections import namedtuple
 from pathlib import Path
 from typing import Any
@@ -186,21 +188,53 @@ def test_a_full_disk_is_said_before_the_work(monkeypatch: pytest.MonkeyPatch, tm
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage(1 << 20, 1 << 20, 4 * N * 16))
     made, x, g = network("gcn", width=16), features(), graph()
-    with pytest.raises(UserError, match="set TMPDIR"):
+    with pytest.raises(UserError, match="up to .* of disk and .* free; free space, or choose another --out"):
         Layerwise(memory=0, folder=tmp_path).logits(made, x, g)
     Layerwise(folder=tmp_path).logits(made, x, g)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_network_of_rows_needs_no_tables(sparse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, x = network("mlp", norm="batch", layers=3), features()
+    want = whole(made, x, graph())
+    monkeypatch.setattr(Tables, "make", None)
+    given = CSR.from_dense(x) if sparse else x
+    torch.testing.assert_close(SMALL.logits(made, given), want)
+    ids = torch.tensor([1, 7, 8, 88])
+    torch.testing.assert_close(SMALL.logits(made, given, graph(), ids=ids), want[ids])
+    into = torch.empty(N, C)
+    assert SMALL.logits(made, given, into=into) is into
+    torch.testing.assert_close(into, want)
+
+
+def _maps(tensor: torch.Tensor) -> bool:
+    """Whether a tensor lies in a file that is mapped."""
+    spans = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
+    at = [(*(int(edge, 16) for edge in span[0].split("-")), int(span[4])) for span in spans]
+    return any(first <= tensor.data_ptr() < last and inode for first, last, inode in at)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what a process maps is told in /proc")
 def test_tables_are_in_memory_as_long_as_the_budget_lasts(tmp_path: Path) -> None:
-    with Tables(4 * 10 * 3, tmp_path, torch.zeros(1)) as tables:
-        first, second = tables.make(10, 2), tables.make(10, 2)
-        assert len(list(tmp_path.rglob("?"))) == 1, "the second one does not fit"
-        second[:] = 1.0
-        tables.drop(first)
-        tables.drop(second)
-        assert list(tmp_path.rglob("?")) == []
-        assert bool((second == 1).all()), "what is held stays readable"
-        tables.make(10, 3)
-        assert list(tmp_path.rglob("?")) == []
+    tables = Tables(4 * 10 * 3, tmp_path, torch.zeros(1))
+    first, second = tables.make(10, 2), tables.make(10, 2)
+    assert (_maps(first), _maps(second)) == (False, True), "the second one does not fit"
+    assert list(tmp_path.iterdir()) == [], "nothing is left behind, however a process ends"
+    second[:] = 1.0
+    tables.drop(first)
+    tables.drop(second)
+    assert bool((second == 1).all()), "what is held stays readable"
+    assert not _maps(tables.make(10, 3))
+
+
+def test_a_disk_that_is_full_by_then_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A mapped page without room would end the process: the room is taken when the table is made."""
+
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full, raising=False)
+    with pytest.raises(UserError, match=r"takes up to .* of disk and .* cannot take it \(No space left on device\)"):
+        Layerwise(memory=0, folder=tmp_path).logits(network("gcn", width=16), features(), graph())
     assert list(tmp_path.iterdir()) == []
