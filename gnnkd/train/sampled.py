@@ -11,6 +11,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from gnnkd.data.augment import generator
+from gnnkd.data.row_store import LEAST
 from gnnkd.distillers.base import TASK, Distiller, Watcher
 from gnnkd.errors import UserError
 from gnnkd.graph.sampling import Sampler, batches
@@ -140,9 +141,9 @@ class Sampled(Course):
         return on(self.device, generator("sampled", what, self.seed, *parts))
 
     def _order(self, epoch: int) -> list[Int[Tensor, " _"]]:
-        """The seeds of each batch, the same in all processes, and one at least for each of them."""
+        """The seeds of each batch, the same in all processes; the last batch is not too small for a batch norm."""
         parts = list(batches(self.seeds, self.batch_size, self._generator("order", epoch)))
-        if len(parts) > 1 and parts[-1].numel() < processes.world():
+        if len(parts) > 1 and parts[-1].numel() < min(self.batch_size, LEAST * processes.world()):
             parts[-2:] = [torch.cat(parts[-2:])]
         return parts
 

@@ -72,13 +72,12 @@ def _fit(course: Sampled, file: Path | None = None, epochs: int = 6, **given: An
 
 @pytest.mark.parametrize(
     ("model", "hops", "options"),
-    [("sage", 2, {}), ("sage", 2, {"aggregator": "gcn"}), ("gat", 2, {"heads": 2}), ("gcn", 3, {}), ("mlp", 1, {})],
+    [("sage", 2, {}), ("sage", 2, {"aggregator": "gcn"}), ("gat", 2, {"heads": 2}), ("gcn", 2, {}), ("mlp", 1, {})],
 )
 @pytest.mark.parametrize("sparse", [False, True])
 def test_with_all_neighbours_and_seeds_the_step_is_that_of_the_whole_graph(
     model: str, hops: int, options: dict[str, Any], sparse: bool
 ) -> None:
-    """GCN's weights are those of degrees, so its outermost nodes need their edges too."""
     if model == "gat":
         options = {**options, "attention_dropout": 0.0}
     batch = _batch(sparse=sparse)
@@ -101,6 +100,7 @@ def test_every_labelled_node_is_a_seed_once_an_epoch_in_an_order_of_its_own() ->
     course = _course(batch_size=7)
     orders = [course._order(epoch) for epoch in (0, 1)]
     assert [part.numel() for part in orders[0]] == [7, 7, 7, 7, 2]
+    assert [part.numel() for part in _course(batch_size=29)._order(0)] == [30], "a batch norm cannot learn on one node"
     for parts in orders:
         assert torch.cat(parts).sort().values.tolist() == list(range(30))
     assert not torch.equal(torch.cat(orders[0]), torch.cat(orders[1]))
@@ -228,8 +228,8 @@ def test_what_cannot_be_trained_so_is_refused() -> None:
 
 
 def _trained() -> tuple[dict[str, Tensor], list[dict[str, float]]]:
-    """Thirty seeds in batches of 7: shares of 4 and 3, and 1 and 1."""
-    course = _course(batch_size=7, norm="layer")
+    """Thirty seeds in batches of 13: shares of 7 and 6, and 2 and 2."""
+    course = _course(batch_size=13, norm="layer")
     course.optimizer = torch.optim.SGD(course.model.parameters(), lr=0.1)
     reached = _fit(course, epochs=3).run()
     return reached.last, reached.history
