@@ -127,8 +127,10 @@ class Rows:
 
     def _of_all(self, number: Callable[[CSR, Tensor], Tensor]) -> Float[Tensor, " N"]:
         a = self.graph.adjacency
-        parts = self.pieces(torch.arange(self.graph.n_nodes, device=a.device))
-        return torch.cat([torch.zeros(0, dtype=a.dtype, device=a.device), *(number(some_rows(a, part), part) for part in parts)])
+        found = torch.zeros(self.graph.n_nodes, dtype=a.dtype, device=a.device)
+        for part in self.pieces(torch.arange(self.graph.n_nodes, device=a.device)):
+            found[part] = number(some_rows(a, part), part)
+        return found
 
 
 _SYMMETRIC = (normalise.gcn, normalise.symmetric)
