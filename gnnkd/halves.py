@@ -91,10 +91,6 @@ class Plan(Protocol):
     def DIFFERING(self) -> tuple[str, str]:
         """What another `fingerprint`, and another `content`, of a task mean."""
 
-    @property
-    def parallel(self) -> bool:
-        """Whether several processes can share a training."""
-
     def check_generators(self) -> None:
         """Refuse what would be found missing only after a teacher's training."""
 
@@ -112,6 +108,9 @@ class Plan(Protocol):
 
         `student`: whether one will be trained.
         """
+
+    def check_shared(self, role: str, world: int) -> None:
+        """Refuse so many processes for the stage of `role`, "teacher" or "student", if they cannot share it."""
 
     def describe_teacher(self, task: Any) -> dict[str, Any]:
         """All that determines the teacher's result."""

@@ -88,8 +88,8 @@ def run(request: Request) -> None:
     if request.mode == "tea/stu":
         request.config.check_generators()
     device = options.device(request.device)
-    if processes.launched() > 1 and not request.config.parallel:
-        raise UserError("several processes share a training on images only; start a graph's run without torchrun")
+    if request.mode != "tea":
+        request.config.check_shared("student", processes.launched())
     if request.tensorboard:
         tensorboard.check()
     writable(request.out)
@@ -101,15 +101,19 @@ def run(request: Request) -> None:
 def _seeds(request: Request, device: str) -> None:
     """Seed after seed on one device."""
     from gnnkd import messages
+    from gnnkd.train import processes
     from gnnkd.train.progress import progress
 
     config = request.config
-    dataset = config.load(request.data_root)
+    with processes.first_here():
+        dataset = config.load(request.data_root)
     first = config.task(dataset, request.seeds[0])
     for note in config.notes(first):
         _say(request, f"{first.name}: {note}")
     if request.mode == "stu" and config.logits is None:
         _check_teachers(request, _branch(request, first))
+    elif config.logits is None and _trains_teachers(request, _branch(request, first)):
+        config.check_shared("teacher", processes.world())
     shown = progress(quiet=request.quiet)
     results = []
     for seed in request.seeds:
@@ -146,6 +150,17 @@ def _check_teachers(request: Request, branch: Branch) -> None:
         raise UserError(
             f"no finished teacher in {which}; make it with: {teacher_command(request, missing, resume=started)}"
         )
+
+
+def _trains_teachers(request: Request, branch: Branch) -> bool:
+    """Whether a teacher is not finished yet, or is to be overwritten."""
+
+    def trained(seed: int) -> bool:
+        own = branch.teacher(seed, request.tag)
+        place = own if request.mode == "tea" else _teacher_of(request, branch, seed)
+        return not place.finished or (request.overwrite and place == own)
+
+    return any(trained(seed) for seed in request.seeds)
 
 
 # -- one seed --------------------------------------------------------------------------------------------------
@@ -221,7 +236,7 @@ def _stage(
         result = read_result(place.result)
     if first:
         summarise(place)
-    processes.any_of(False)  # nobody reads before all is written
+    processes.wait()  # nobody reads before all is written
     _print(messages.line(result, place.folder))
     return result
 

@@ -138,11 +138,17 @@ class Distiller(ABC):
     def gradients(
         self, terms: Mapping[str, Tensor], params: Mapping[str, Tensor], batch: Batch, student: Output, step: Step
     ) -> Gradients:
-        """`d(sum of terms)/d(params)` by name; a parameter that the loss does not reach is left out."""
+        """`d(sum of terms)/d(params)` by name; a parameter that the loss does not reach is left out.
+
+        All that is returned must be linear in the terms: of several processes it is summed, over terms that are
+        weighted so that the sum is that of the whole batch. What is not linear is for `combine`.
+        """
         return plain_gradients(terms, params)
 
-    def combine(self, gradients: Gradients, params: Mapping[str, Tensor]) -> Gradients:
-        """What the optimizer gets, by parameter name, from what `gradients` returned (averaged over processes)."""
+    def combine(
+        self, gradients: Gradients, params: Mapping[str, Tensor], batch: Batch, student: Output, step: Step
+    ) -> Gradients:
+        """What the optimizer gets, by parameter name, from what `gradients` returned (of all processes)."""
         return gradients
 
     def state(self) -> dict[str, Tensor]:

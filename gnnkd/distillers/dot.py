@@ -102,7 +102,9 @@ class Dot(Distiller):
         return found
 
     @torch.no_grad()
-    def combine(self, gradients: Gradients, params: Mapping[str, Tensor]) -> Gradients:
+    def combine(
+        self, gradients: Gradients, params: Mapping[str, Tensor], batch: Batch, student: Output, step: Step
+    ) -> Gradients:
         """`v_c + v_k` by parameter, after one step of both."""
         groups: dict[tuple[float, float], list[str]] = defaultdict(list)
         for key in gradients:

@@ -100,7 +100,9 @@ class ImageConfig:
     setting: ClassVar[str] = "tran"
     logits: ClassVar[None] = None
     DIFFERING: ClassVar[tuple[str, str]] = ("another split or order of images", "other pixels or labels")
-    parallel: ClassVar[bool] = True
+
+    def check_shared(self, role: str, world: int) -> None:
+        """Nothing to refuse: any number of processes share a training on images."""
 
     def check_generators(self) -> None:
         """Nothing to refuse: methods of images learn from no generators."""

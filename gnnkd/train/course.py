@@ -10,7 +10,12 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from gnnkd.distillers.base import Distiller, Watcher
 from gnnkd.optimizers import flat, unflatten
+from gnnkd.tensors import under
+from gnnkd.train import processes
+from gnnkd.train.settings import TrainSettings
+from gnnkd.train.update import trained
 from gnnkd.types import Step
 
 
@@ -61,3 +66,30 @@ class Course(ABC):
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Continue from `state()`."""
         assert not tensors, f"a course without a state of its own was given {list(tensors)}"
+
+
+def adam(model: nn.Module, distiller: Distiller, settings: TrainSettings, device: torch.device) -> torch.optim.Adam:
+    """The optimizer of all that a step changes; the method's own part is brought to the device."""
+    if distiller.part is not None:
+        distiller.part.to(device).train()
+    return torch.optim.Adam(
+        trained(model, distiller).values(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
+    )
+
+
+def agree(model: nn.Module, distiller: Distiller) -> None:
+    """Give all processes the weights and running statistics of the first."""
+    processes.same([*trained(model, distiller).values(), *model.buffers()])
+
+
+def kept(distiller: Distiller, watcher: Watcher | None) -> dict[str, Tensor]:
+    """What a method and a watcher need to continue."""
+    found = {f"method.{k}": t for k, t in distiller.state().items()}
+    return found if watcher is None else found | {f"watcher.{k}": t for k, t in watcher.state().items()}
+
+
+def resumed(distiller: Distiller, watcher: Watcher | None, tensors: Mapping[str, Tensor]) -> None:
+    """Let both continue from `kept`."""
+    distiller.load_state(under(tensors, "method."))
+    if watcher is not None:
+        watcher.load_state(under(tensors, "watcher."))

@@ -142,13 +142,14 @@ class Fit:
         checkpoint.save(self.file, tensors, meta)
 
     def restore(self) -> int:
-        """Continue from the checkpoint; returns the epoch reached.
+        """Continue from the checkpoint, in all processes; returns the epoch reached.
 
         Raises:
             UserError: the checkpoint is of another run.
         """
         assert self.file is not None
         tensors, meta = checkpoint.load(self.file)
+        processes.wait()  # the first one may write or remove it as soon as it goes on
         if meta.get("key") != self.key:
             raise UserError(f"{self.file} is of another configuration; use --overwrite to start anew")
         device = self.course.device

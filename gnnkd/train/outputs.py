@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -125,14 +124,6 @@ def opened(file: Path) -> Outputs:
     return Outputs(logits, torch.from_numpy(ids), meta)
 
 
-def tensor(logits: Array) -> Float[Tensor, "N C"]:
-    """A tensor over the mapped logits themselves."""
-    with warnings.catch_warnings():
-        # Nothing in the house writes to them, and the pages are protected.
-        warnings.filterwarnings("ignore", "The given NumPy array is not writ", UserWarning)
-        return torch.from_numpy(logits)
-
-
 def _mapped(file: Path, start: int, entry: Mapping[str, Any]) -> Array:
     kinds: dict[str, np.dtype[Any]] = {"I64": np.dtype("<i8"), **{short: kind for short, kind, _ in TYPES.values()}}
     return np.memmap(
@@ -161,4 +152,4 @@ def _check_finite(logits: np.memmap[Any, Any], storage: str) -> None:
             raise UserError(f"the teacher's logits are not all finite in {storage}{way}")
 
 
-__all__ = ["TYPES", "Outputs", "opened", "size", "tensor", "writing"]
+__all__ = ["TYPES", "Outputs", "opened", "size", "writing"]

@@ -6,8 +6,7 @@ method that reads the student on P rows of its own (`Distiller.probe`) their fea
 their activations in a step.
 
 Several processes take the step that one would take on the whole batch where a loss is a mean over all its rows, as
-GLNN's is. A mean over labelled rows is weighted by each process's rows and not by its labelled ones; it is exact where
-all rows that are learnt on have labels. Dropout is drawn anew by each.
+GLNN's is, or, of the task's term, over those with labels. Dropout is drawn anew by each.
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ from gnnkd.distillers.base import TASK, Distiller
 from gnnkd.errors import UserError
 from gnnkd.nn.around import ask
 from gnnkd.train import processes
-from gnnkd.train.course import Course, Epoch
+from gnnkd.train.course import Course, Epoch, adam, agree
 from gnnkd.train.probed import Parts, Probed
 from gnnkd.train.settings import TrainSettings
-from gnnkd.train.update import trained, update
+from gnnkd.train.update import update
 from gnnkd.types import Operand, Step
 
 
@@ -72,11 +71,7 @@ class Rows(Course):
         self.settings = settings
         self.batch_size, self.device, self.show = batch_size, store.device, Probed(model, self._find)
         self.validates = bool(validation.any())
-        if distiller.part is not None:
-            distiller.part.to(self.device).train()
-        self.optimizer = torch.optim.Adam(
-            trained(model, distiller).values(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
-        )
+        self.optimizer = adam(model, distiller, settings, self.device)
 
     def epoch(self, step: Step) -> Epoch:
         """A step for each batch, then the validation accuracy; scalars are means over the rows."""
@@ -87,6 +82,7 @@ class Rows(Course):
         return Epoch(self._score() if self.validates and scored else None, scalars, scored=scored)
 
     def _learn(self, step: Step) -> dict[str, Tensor]:
+        agree(self.model, self.distiller)
         sums: dict[str, Tensor] = {}
         rank, world, rows = processes.rank(), processes.world(), 0
         blank = torch.zeros((), dtype=torch.int64, device=self.device)
@@ -99,7 +95,7 @@ class Rows(Course):
             blank += ~batch.labelled.any()
             if self.heard is not None:
                 self.heard(step.epoch, min(1.0, rows * world / self.store.count))
-        processes.same(self.model.buffers())
+        agree(self.model, self.distiller)
         sums = processes.total({**sums, "rows": torch.tensor(rows, device=self.device), "blank": blank})
         rows_of_all, blanks = sums.pop("rows"), int(sums.pop("blank"))
         if blanks and TASK in sums:

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import final
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
-from gnnkd.data.augment import generator
+from gnnkd.data.augment import generator, key
 from gnnkd.data.row_store import LEAST
 from gnnkd.distillers.base import TASK, Distiller, Watcher
 from gnnkd.errors import UserError
 from gnnkd.graph.sampling import Sampler, batches
 from gnnkd.graph.structure import CSR, Graph
 from gnnkd.nn.layerwise import Layerwise, apart
-from gnnkd.tensors import under
 from gnnkd.train import processes
-from gnnkd.train.course import Course, Epoch
+from gnnkd.train.course import Course, Epoch, adam, agree, kept, resumed
 from gnnkd.train.probe import Probe
 from gnnkd.train.probed import sampled
 from gnnkd.train.settings import TrainSettings
 from gnnkd.train.shown import Shown, alone, on
-from gnnkd.train.update import apply, forward, trained
+from gnnkd.train.update import apply, forward
 from gnnkd.types import Batch, Operand, Output, Step
 
 
@@ -38,6 +38,7 @@ class Sampled(Course):
     `Sampler` about GCN).
 
     Of several processes each takes its share of the seeds of every batch, so that all of them together take one step.
+    Each draws neighbours and dropout of its own, and the watcher of each looks at the same probe.
 
     Validation asks the layers one after another, about all neighbours, as far as the validation nodes need them: a
     sample with all neighbours would grow to most of a graph anyway, once for each batch, and has no bound on memory.
@@ -93,19 +94,16 @@ class Sampled(Course):
         self.probe = None
         if watcher is not None:
             self.probe = Probe(batch, self.sampler, self.matrices, batch_size=batch_size, seed=seed)
-        part = distiller.part
-        if part is not None:
-            part.to(self.device).train()
-        self.optimizer = torch.optim.Adam(
-            trained(model, distiller).values(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
-        )
+        self.optimizer = adam(model, distiller, settings, self.device)
 
     def epoch(self, step: Step) -> Epoch:
         """The watcher's look, a step for each batch, the validation accuracy; scalars are means over the seeds."""
         start = time.perf_counter()
+        agree(self.model, self.distiller)
         seen = self._watch(step)
         watched = time.perf_counter()
-        taken = self._learn(step)
+        with self._noise(step.epoch):
+            taken = self._learn(step)
         scored = self.settings.validates(step)
         score = self._score() if scored else None
         done = time.perf_counter()
@@ -125,17 +123,33 @@ class Sampled(Course):
         draws = self._generator("neighbours", step.epoch, rank)
         sums: dict[str, Tensor] = {}
         rows = done = 0
+        blank = torch.zeros((), dtype=torch.int64, device=self.device)
         for seeds in self._order(step.epoch):
             mine = seeds[rank::world]
-            for name, value in self._step(mine, draws, step).items():
+            labelled, taken = self._step(mine, draws, step)
+            for name, value in taken.items():
                 sums[name] = sums.get(name, 0.0) + mine.numel() * value
-            rows, done = rows + mine.numel(), done + seeds.numel()
+            rows, done, blank = rows + mine.numel(), done + seeds.numel(), blank + ~labelled
             if self.heard is not None:
                 self.heard(step.epoch, done / self.seeds.numel())
-        processes.same(self.model.buffers())
-        sums = processes.total({**sums, "rows": torch.tensor(float(rows))})
-        rows_of_all = sums.pop("rows")
+        agree(self.model, self.distiller)
+        sums = processes.total({**sums, "rows": torch.tensor(float(rows)), "blank": blank})
+        rows_of_all, blanks = sums.pop("rows"), int(sums.pop("blank"))
+        if blanks and TASK in sums:
+            raise UserError(
+                f"{blanks} batches of epoch {step.epoch} had no labelled node in a process, and the method reads "
+                "labels; give a larger batch_size"
+            )
         return {name: total / rows_of_all for name, total in sums.items()}
+
+    @contextmanager
+    def _noise(self, epoch: int) -> Iterator[None]:
+        """Dropout for a block: the first process has the random state of the run, each other one of its own."""
+        rank = processes.rank()
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else [], enabled=rank > 0):
+            if rank > 0:
+                torch.manual_seed(key("dropout", self.seed, epoch, rank))
+            yield
 
     def _generator(self, what: str, *parts: int) -> torch.Generator:
         return on(self.device, generator("sampled", what, self.seed, *parts))
@@ -147,18 +161,16 @@ class Sampled(Course):
             parts[-2:] = [torch.cat(parts[-2:])]
         return parts
 
-    def _step(self, seeds: Int[Tensor, " B"], draws: torch.Generator, step: Step) -> dict[str, Tensor]:
+    def _step(
+        self, seeds: Int[Tensor, " B"], draws: torch.Generator, step: Step
+    ) -> tuple[Bool[Tensor, ""], dict[str, Tensor]]:
+        """Learn on some seeds; whether a label among them could be read, and what the step says."""
         sample = alone(seeds) if self.sampler is None else self.sampler.sample(seeds, draws)
         shown = Shown.of(self.batch, sample, self.matrices)
         output = shown.cut(forward(self.model, self.distiller, shown.asked, step, self.show))
         taught = shown.taught(self.teacher)
         taken = apply(self.model, self.optimizer, self.distiller, shown.seen, output, taught, step)
-        if TASK in taken and not bool(shown.seen.labelled.any()):
-            raise UserError(
-                f"a batch of {seeds.numel()} nodes in epoch {step.epoch} had no labelled one, and the method reads "
-                "labels; give a larger batch_size"
-            )
-        return taken
+        return shown.seen.labelled.any(), taken
 
     def _score(self) -> float | None:
         y, mask = self.validation
@@ -172,14 +184,11 @@ class Sampled(Course):
 
     def state(self) -> dict[str, Tensor]:
         """The method's and the watcher's."""
-        found = {f"method.{k}": t for k, t in self.distiller.state().items()}
-        return found if self.watcher is None else found | {f"watcher.{k}": t for k, t in self.watcher.state().items()}
+        return kept(self.distiller, self.watcher)
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Continue from `state()`."""
-        self.distiller.load_state(under(tensors, "method."))
-        if self.watcher is not None:
-            self.watcher.load_state(under(tensors, "watcher."))
+        resumed(self.distiller, self.watcher, tensors)
 
 
 def hops(matrices: Sequence[object]) -> int:

@@ -31,6 +31,10 @@ class Shown:
     network says of the others is made of a part of their neighbours, and no basis to compare it by. Of a network of
     rows it sees all, so that it can compare seeds with their neighbours. Labels are those of seeds.
 
+    A mean that the method takes is over what it sees. So of a network of rows with neighbours drawn for it a node
+    counts as often as it is met, as a seed or as a neighbour: in an epoch about once and its degree's share of all
+    drawn neighbours, hubs the most. What is logged of an epoch is the mean over batches, each weighted by its seeds.
+
     Args:
         asked: all nodes of the sample, as far as the network reads them.
         seen: those that the method sees.
@@ -93,9 +97,9 @@ def on(device: torch.device, named: torch.Generator) -> torch.Generator:
 
 
 def rows(x: Operand, ids: Int[Tensor, " B"]) -> Tensor | CSR:
-    """The rows `ids` of features, in that order."""
+    """The rows `ids` of features, in that order, in float32 at least."""
     assert isinstance(x, (Tensor, CSR))
-    return x[ids] if isinstance(x, Tensor) else some_rows(x, ids)
+    return full_precision(x[ids]) if isinstance(x, Tensor) else some_rows(x, ids)
 
 
 def of_rows(output: Output, ids: Int[Tensor, " B"]) -> Output:

@@ -13,10 +13,10 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from gnnkd.distillers.base import Distiller, Gradients, Look, plain_gradients
+from gnnkd.distillers.base import TASK, Distiller, Gradients, Look, plain_gradients
 from gnnkd.nn.around import ask
 from gnnkd.optimizers import assign
-from gnnkd.train.processes import average
+from gnnkd.train import processes
 from gnnkd.train.shown import Shown
 from gnnkd.types import Batch, Operand, Output, Step
 
@@ -43,8 +43,10 @@ def forward(model: nn.Module, distiller: Distiller, batch: Batch, step: Step, sh
     Args:
         show: the model's output on other rows, for a method that names some.
     """
-    clean, ids = None, distiller.probe(step)
-    probe = None if ids is None or show is None else show(ids)
+    clean, probe, ids = None, None, distiller.probe(step)
+    if ids is not None and show is not None:
+        processes.same(model.buffers())  # running statistics drift apart, and all must see the same
+        probe = show(ids)
     if distiller.wants_clean(step):
         model.eval()
         with torch.no_grad():
@@ -92,15 +94,27 @@ def apply(
     teacher: Output | None,
     step: Step,
 ) -> dict[str, Tensor]:
-    """The second half of a step: loss, gradients (averaged over processes), and the optimizer's move."""
+    """The second half of a step: loss, gradients (of all processes), and the optimizer's move."""
     params = trained(model, distiller)
     terms = distiller.loss(batch, output, teacher, step)
-    found = average(distiller.gradients(terms, params, batch, output, step), batch.y.numel())
-    found = distiller.combine(found, params)
+    found = processes.summed(distiller.gradients(_weighted(terms, batch), params, batch, output, step))
+    found = distiller.combine(found, params, batch, output, step)
     for name, p in params.items():
         assign(p, found.get(name))
     optimizer.step()
     return {name: t.detach() for name, t in terms.items()} | dict(distiller.diagnostics())
+
+
+def _weighted(terms: Mapping[str, Tensor], batch: Batch) -> Mapping[str, Tensor]:
+    """Terms of this process's share so that their sums over processes are those of the whole batch.
+
+    The task's is a mean over rows whose label may be read, the others are taken for means over all rows.
+    """
+    if processes.world() == 1:
+        return terms
+    labelled = batch.labelled.sum()
+    part = processes.parts({"rows": torch.full_like(labelled, batch.y.numel()), "labelled": labelled})
+    return {name: t * part["labelled" if name == TASK else "rows"].to(t.dtype) for name, t in terms.items()}
 
 
 def trained(model: nn.Module, distiller: Distiller) -> dict[str, Tensor]:

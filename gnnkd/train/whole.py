@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from gnnkd.distillers.base import Distiller, Watcher
 from gnnkd.metrics import accuracy
 from gnnkd.nn.around import ask
-from gnnkd.tensors import under
-from gnnkd.train.course import Course, Epoch
+from gnnkd.train.course import Course, Epoch, adam, kept, resumed
 from gnnkd.train.probed import among_all
 from gnnkd.train.settings import TrainSettings
 from gnnkd.train.update import looking, update
@@ -51,15 +50,7 @@ class WholeBatch(Course):
         self.model, self.batch, self.distiller, self.teacher = model, batch, distiller, teacher
         self.validation, self.watcher, self.seed, self.settings = validation, watcher, seed, settings
         self.device, self.show = batch.y.device, among_all(model, batch)
-        part = distiller.part
-        if part is not None:
-            part.to(self.device).train()
-        self.optimizer = torch.optim.Adam(
-            [*model.parameters(), *(part.parameters() if part is not None else ())],
-            lr=settings.lr,
-            weight_decay=settings.weight_decay,
-            fused=True,
-        )
+        self.optimizer = adam(model, distiller, settings, self.device)
 
     def epoch(self, step: Step) -> Epoch:
         """The watcher's look, one step, the validation accuracy."""
@@ -85,11 +76,8 @@ class WholeBatch(Course):
 
     def state(self) -> dict[str, Tensor]:
         """The method's and the watcher's."""
-        found = {f"method.{k}": t for k, t in self.distiller.state().items()}
-        return found if self.watcher is None else found | {f"watcher.{k}": t for k, t in self.watcher.state().items()}
+        return kept(self.distiller, self.watcher)
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Continue from `state()`."""
-        self.distiller.load_state(under(tensors, "method."))
-        if self.watcher is not None:
-            self.watcher.load_state(under(tensors, "watcher."))
+        resumed(self.distiller, self.watcher, tensors)

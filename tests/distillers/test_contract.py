@@ -342,6 +342,7 @@ def test_terms_are_finite_scalars_and_gradients_have_names_and_shapes(method: st
         assert torch.isfinite(term)
         assert term.requires_grad
     gradients = distiller.gradients(terms, params, batch, output, STEP)
+    gradients = distiller.combine(gradients, params, batch, output, STEP)
     assert gradients.keys() <= params.keys()
     assert set(output.hidden) <= gradients.keys()
     for name, g in gradients.items():

@@ -49,7 +49,8 @@ def student(model: str = "mlp", **options: Any) -> nn.Network:
 def gradients(method: distillers.Distiller, batch: Batch, teacher: Output, model: nn.Network, step: Step = STEP) -> Any:
     params = dict(model.named_parameters())
     output = model(batch.x, batch.graph)
-    return method.gradients(method.loss(batch, output, teacher, step), params, batch, output, step)
+    found = method.gradients(method.loss(batch, output, teacher, step), params, batch, output, step)
+    return method.combine(found, params, batch, output, step)
 
 
 @pytest.mark.parametrize("options", [{"beta": 0.0}, {"k": 0}])
@@ -161,9 +162,8 @@ def test_dropout_free_states_are_read_when_the_generators_saw_them() -> None:
     def found(clean: Output | None) -> torch.Tensor:
         torch.manual_seed(1)
         output = dataclasses.replace(model(batch.x, batch.graph), clean=clean)
-        return method.gradients(method.loss(batch, output, teacher, STEP), params, batch, output, STEP)[
-            "layers.0.weight"
-        ]
+        found = method.gradients(method.loss(batch, output, teacher, STEP), params, batch, output, STEP)
+        return method.combine(found, params, batch, output, STEP)["layers.0.weight"]
 
     model.eval()
     clean = model(batch.x, batch.graph)

@@ -80,7 +80,8 @@ def _step(dot: Dot, model: Columns, seed: int, lr: float = 0.05) -> None:
     batch, x, teacher = _data(seed)
     output = model(x)
     params = dict(model.named_parameters())
-    found = dot.combine(dot.gradients(dot.loss(batch, output, teacher, STEP), params, batch, output, STEP), params)
+    gradients = dot.gradients(dot.loss(batch, output, teacher, STEP), params, batch, output, STEP)
+    found = dot.combine(gradients, params, batch, output, STEP)
     assert found.keys() == params.keys()
     with torch.no_grad():
         for name, p in params.items():
@@ -191,7 +192,7 @@ def test_what_is_returned_shares_no_memory_with_what_is_kept() -> None:
     batch, x, teacher = _data(0)
     output, params = model(x), dict(model.named_parameters())
     gradients = dot.gradients(dot.loss(batch, output, teacher, STEP), params, batch, output, STEP)
-    found = dot.combine(gradients, params)
+    found = dot.combine(gradients, params, batch, output, STEP)
     before = {name: v.clone() for name, v in dot.state().items()}
     for t in (*found.values(), *gradients.values()):
         t.zero_()
@@ -268,7 +269,8 @@ def test_without_a_teacher_it_is_sgd() -> None:
             output = Output(x.float() @ w)
             terms = dot.loss(batch, output, None, STEP)
             if w is p:
-                found = dot.combine(dot.gradients(terms, {"p": p}, batch, output, STEP), {"p": p})
+                gradients = dot.gradients(terms, {"p": p}, batch, output, STEP)
+                found = dot.combine(gradients, {"p": p}, batch, output, STEP)
                 with torch.no_grad():
                     p.sub_(0.1 * found["p"])
             else:

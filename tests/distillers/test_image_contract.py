@@ -72,7 +72,7 @@ class Scene:
     def gradients(self, terms: Mapping[str, Tensor], step: Step = LATE) -> dict[str, Tensor]:
         """What the optimizer gets."""
         found = self.distiller.gradients(terms, self.params, self.batch, self.output, step)
-        return self.distiller.combine(found, self.params)
+        return self.distiller.combine(found, self.params, self.batch, self.output, step)
 
 
 def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -125,9 +126,22 @@ def test_two_processes_take_the_step_of_one(tmp_path: Path) -> None:
                 assert row == pytest.approx(other, rel=1e-4)
 
 
+def test_a_process_waits_while_another_infers_for_hours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The default, ten minutes on a GPU, would end it."""
+    names = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 1}
+    for name, value in names.items():
+        monkeypatch.setenv(name, str(value))
+    patience: list[timedelta] = []
+    monkeypatch.setattr(dist, "init_process_group", lambda _, *, timeout: patience.append(timeout))
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
+    with processes.joined("cpu"):
+        assert patience[0] >= timedelta(days=1)
+
+
 def test_alone_nothing_is_sent() -> None:
     gradients = {"w": torch.ones(2)}
-    assert processes.average(gradients, 3)["w"] is gradients["w"]
+    assert processes.summed(gradients)["w"] is gradients["w"]
+    assert float(processes.parts({"rows": torch.tensor(3)})["rows"]) == 1
     assert (processes.rank(), processes.world()) == (0, 1)
     with processes.joined("cpu") as device:
         assert device == "cpu"

@@ -44,6 +44,7 @@ from gnnkd.graph.sketch import sketch_matrix
 from gnnkd.graph.structure import CSR
 from gnnkd.types import Batch, Operand, Output, Step
 
+_CURVED = "curvature/"
 PRESETS: dict[str, dict[str, Any]] = {
     "tuned": {"beta": 1.0, "limit": 0.3},
     "paper": {"beta": 0.003, "limit": 0.0},
@@ -148,24 +149,31 @@ class Dgd(Distiller):
     def gradients(
         self, terms: Mapping[str, Tensor], params: Mapping[str, Tensor], batch: Batch, student: Output, step: Step
     ) -> Gradients:
-        """The base's gradients, moved towards their fusion with the generators' guesses."""
-        self._sizes = {}
+        """The base's gradients, and `curvature/<weight>` where they are to be moved by it."""
         if not self._active(step):
             return self.base.gradients(terms, params, batch, student, step)
         flat = self.control == "flat"
         found = plain_gradients(terms, params, create_graph=not flat)
-        names = [name for name in student.hidden if name in found]
+        names = _fusible(student, found)
         if not names:
             raise ValueError("DGD found no weight matrix with a gradient in this student")
         weights = {name: params[name] for name in names}
-        curved: Mapping[str, Tensor | float] = (
-            dict.fromkeys(names, 1.0) if flat else _transposed(fusion.curvature({n: found[n] for n in names}, weights))
-        )
-        found = {name: g.detach() for name, g in found.items()}
+        curved = {} if flat else fusion.curvature({name: found[name] for name in names}, weights)
+        return {name: g.detach() for name, g in found.items()} | {_CURVED + name: c for name, c in curved.items()}
+
+    def combine(
+        self, gradients: Gradients, params: Mapping[str, Tensor], batch: Batch, student: Output, step: Step
+    ) -> Gradients:
+        """The base's gradients, moved towards their fusion with the generators' guesses."""
+        self._sizes = {}
+        if not self._active(step):
+            return gradients
+        found = {name: g for name, g in gradients.items() if not name.startswith(_CURVED)}
+        names = _fusible(student, found)
         for name in names if self.layers == "all" else names[-1:]:
-            gradient = found[name].t()
+            gradient, curved = found[name].t(), gradients.get(_CURVED + name)
             fused = self._fused(gradient, name, names, student, batch.index)
-            bias = fusion.weighted_bias(gradient, fused, curved[name], self.beta, self.limit)
+            bias = fusion.weighted_bias(gradient, fused, 1.0 if curved is None else curved.t(), self.beta, self.limit)
             self._sizes[f"bias/{name}"] = bias.norm() / gradient.norm().clamp(min=1e-30)
             found[name] = (gradient + bias).t()
         return found
@@ -249,8 +257,9 @@ class _Guesses:
         return self._orders[name]
 
 
-def _transposed(matrices: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: m.t() for name, m in matrices.items()}
+def _fusible(student: Output, gradients: Gradients) -> list[str]:
+    """The weight matrices whose input is known and that have a gradient, in forward order."""
+    return [name for name in student.hidden if name in gradients]
 
 
 def _at_least(name: str, value: float, low: float) -> float:

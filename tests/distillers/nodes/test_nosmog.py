@@ -350,7 +350,8 @@ def test_dgd_on_top_reads_the_weights(case: tuple[str, str, dict[str, Any]]) -> 
     network = _prepared(distiller, batch, teacher, student, 0.5)
     output = forward(network, distiller, batch, STEP)
     terms = distiller.loss(batch, output, teacher, STEP)
-    found = distiller.gradients(terms, dict(network.named_parameters()), batch, output, STEP)
+    params = dict(network.named_parameters())
+    found = distiller.combine(distiller.gradients(terms, params, batch, output, STEP), params, batch, output, STEP)
     assert set(output.hidden) <= found.keys()
     assert all(bool(g.isfinite().all()) for g in found.values())
 

@@ -147,6 +147,7 @@ def test_dgd_on_top_reads_the_weights_and_moves_their_gradients(method: str, stu
     output = forward(network, distiller, problem.batch, step)
     terms = distiller.loss(problem.batch, output, problem.teacher, step)
     gradients = distiller.gradients(terms, params, problem.batch, output, step)
+    gradients = distiller.combine(gradients, params, problem.batch, output, step)
     assert set(output.hidden) <= gradients.keys()
     sizes = {name: float(size) for name, size in distiller.diagnostics().items() if name.startswith("bias/")}
     assert sizes.keys() == {f"bias/{name}" for name in output.hidden}
