@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from gnnkd.errors import UserError, unknown
@@ -36,6 +36,33 @@ class Parser(argparse.ArgumentParser):
             raise UserError(f"unexpected argument '{rest[0]}'; options are given as --name value")
         return found
 
+    def add_flags(
+        self,
+        words: Mapping[str, tuple[str, str]],
+        numbers: Mapping[str, tuple[int, str]],
+        switches: Mapping[str, str],
+        *,
+        short: Mapping[str, str] | None = None,
+        options: str,
+    ) -> None:
+        """Add flags by their names.
+
+        Args:
+            words: what stands for the value, and help.
+            numbers: the least whole number, and help.
+            switches: help.
+            short: other names of some of the words.
+            options: help of `--set`, which takes KEY=VALUE any number of times.
+        """
+        for name, (metavar, text) in words.items():
+            names = [f"--{one}" for one in (name, (short or {}).get(name)) if one]
+            self.add_argument(*names, dest=name, metavar=metavar, help=text)
+        for name, (low, text) in numbers.items():
+            self.add_argument(f"--{name}", metavar="N", type=whole(low), help=text)
+        self.add_argument("--set", metavar="KEY=VALUE", nargs="+", action="extend", help=options)
+        for name, text in switches.items():
+            self.add_argument(f"--{name}", action="store_true", help=text)
+
 
 def _plain(token: str) -> str:
     if not token.startswith("--"):
@@ -59,8 +86,11 @@ def whole(low: int) -> Callable[[str], int]:
     return number
 
 
-def answered(work: Callable[[], Any]) -> int:
-    """Do a command's work and return its exit code: 0, 2 (a user's mistake, said in one line) or 130 (Ctrl-C)."""
+def answered(work: Callable[[], Any], *, again: str = "") -> int:
+    """Do a command's work and return its exit code: 0, 2 (a user's mistake, said in one line) or 130 (Ctrl-C).
+
+    `again` says what an interrupted one does next, if there is something to say.
+    """
     try:
         work()
     except SystemExit as done:  # --help
@@ -69,6 +99,6 @@ def answered(work: Callable[[], Any]) -> int:
         print(f"gnnkd: error: {' '.join(str(mistake).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("gnnkd: interrupted", file=sys.stderr)
+        print(f"gnnkd: interrupted{'; ' * bool(again)}{again}", file=sys.stderr)
         return 130
     return 0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 
 from gnnkd import distillers, models, options
 from gnnkd.data.dataset import NodeDataset
+from gnnkd.data.row_store import LEAST
 from gnnkd.data.task import NodeTask
 from gnnkd.data.task import task as make_task
 from gnnkd.distillers.base import Distiller
@@ -18,6 +19,7 @@ from gnnkd.errors import UserError
 from gnnkd.halves import as_arguments
 from gnnkd.logits import Logits
 from gnnkd.models import Model, Teacher
+from gnnkd.train import processes
 from gnnkd.train.settings import TrainSettings, said
 
 if TYPE_CHECKING:
@@ -81,8 +83,6 @@ class Config:
     given: frozenset[str]
     DIFFERING: ClassVar[tuple[str, str]] = ("another split, graph or order of nodes", "other features or labels")
     """What another `fingerprint`, and another `content`, of a task mean."""
-    parallel: ClassVar[bool] = False
-    """Whether several processes can share a training."""
 
     @property
     def logits(self) -> Logits | None:
@@ -105,10 +105,11 @@ class Config:
         Raises:
             UserError: it is not there, is damaged, or is not what ready logits are of.
         """
+        from gnnkd import batching
         from gnnkd.data.graphs import load
 
-        data = self.data
-        dataset = load(self.dataset, root=root, undirected=data.undirected, graph=data.graph, k=data.k)
+        data, half = self.data, batching.casts_rows(self)
+        dataset = load(self.dataset, root=root, undirected=data.undirected, graph=data.graph, k=data.k, half=half)
         if self.logits is not None:
             self.logits.check(dataset)
         return dataset
@@ -141,16 +142,36 @@ class Config:
         return tuple(f"{name} looks at the edges, not at their weights" for name in blind)
 
     def check_task(self, task: NodeTask, folder: Path, *, student: bool) -> None:
-        """Refuse, before a place is claimed, ready logits that do not fit a task, and batches without room.
+        """Refuse, before a place is claimed, ready logits that do not fit a task, and a stage without room.
 
         Raises:
             UserError: they do not, or there is none.
         """
-        from gnnkd import batching
+        from gnnkd import stage_room
 
         if self.logits is not None:
             self.logits.on(task)
-        batching.check_room(task, self, folder, teacher=not student, student=student)
+        stage_room.check(task, self, folder, teacher=not student, student=student)
+
+    def check_shared(self, role: str, world: int) -> None:
+        """Refuse several processes for a stage that they cannot share, before anything is trained.
+
+        Raises:
+            UserError: it learns on all nodes at once, or on batches that are too small.
+        """
+        if world == 1:
+            return
+        size = (self.teacher_train if role == "teacher" else self.student_train).batch_size
+        if size is None:
+            raise UserError(
+                f"{world} processes cannot share the {role}'s training, which is on all nodes at once: start it "
+                f"without torchrun, or train it on batches with {role}.batch_size"
+            )
+        if size < LEAST * world:
+            raise UserError(
+                f"{role}.batch_size is {size}; it must be at least {LEAST * world}, {LEAST} for each of {world} "
+                "processes"
+            )
 
     def run_teacher(self, task: NodeTask, place: Place, *, resume: bool, progress: Progress) -> dict[str, Any]:
         """Train a teacher and write its files; the content of `result.json`."""
@@ -222,6 +243,7 @@ class Config:
             "teacher_model": self.teacher_model,
             "teacher": _stage(self.teacher, self.teacher_train),
             "generators": options.plain(self.generators),
+            **_shared(self.teacher_train),
         }
 
     def describe_student(self, task: NodeTask, teacher: Mapping[str, Any]) -> dict[str, Any]:
@@ -236,6 +258,7 @@ class Config:
             "method": self.method,
             "base": self.base,
             "options": said(options.plain(self.options)),
+            **_shared(self.student_train),
             "teacher": heard,
         }
 
@@ -264,3 +287,8 @@ def _where(config: Config, task: NodeTask) -> dict[str, Any]:
 def _stage(network: Mapping[str, Any], train: TrainSettings) -> dict[str, Any]:
     both = {**network, **dataclasses.asdict(train)}
     return said({name: options.plain(value) for name, value in both.items() if name not in NOT_COMPARED})
+
+
+def _shared(train: TrainSettings) -> dict[str, int]:
+    """The number of processes, where several share a stage: each draws its own neighbours and dropout."""
+    return {} if train.batch_size is None else processes.several()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from gnnkd import batching, distillers, models, nn
 from gnnkd.data.augment import generator
-from gnnkd.data.row_arrays import Array
+from gnnkd.data.row_arrays import Array, array, shared
 from gnnkd.data.row_store import RowStore
 from gnnkd.data.task import NodeTask
 from gnnkd.distillers.base import Distiller, Lesson
@@ -23,7 +24,6 @@ from gnnkd.nn.around import ask
 from gnnkd.nn.own import Own
 from gnnkd.run import Config
 from gnnkd.train.course import Course
-from gnnkd.train.outputs import tensor
 from gnnkd.train.probe import NODES, some
 from gnnkd.train.rows import Rows
 from gnnkd.train.sampled import Sampled
@@ -37,12 +37,18 @@ Heard = Float[Tensor, "N C"] | Array
 
 
 def course(
-    task: NodeTask, config: Config, distiller: Distiller, teacher: Heard, asked: torch.nn.Module | None
+    task: NodeTask,
+    config: Config,
+    distiller: Distiller,
+    teacher: Heard,
+    asked: torch.nn.Module | None,
+    folder: Path | None = None,
 ) -> tuple[Course, tuple[str, ...]]:
     """The student's training, ready to run, and notes on weights that the method cannot reach.
 
     Args:
         asked: the trained teacher, for a method that reads its features too.
+        folder: of the results, for files that inference needs.
 
     Raises:
         UserError: a module that cannot learn.
@@ -56,7 +62,7 @@ def course(
         return _on_rows(network, task, config, distiller, teacher), notes
     lesson = None
     if distiller.needs_teacher:
-        logits = teacher if isinstance(teacher, Tensor) else tensor(teacher).to(task.y.device)
+        logits = teacher if isinstance(teacher, Tensor) else shared(teacher).to(task.y.device)
         logits = full_precision(logits) if kind == "whole" else logits
         lesson = _featured(logits, asked, batch) if distiller.reads_maps else Output(logits)
     fanouts = settings.fanouts or ()
@@ -74,7 +80,7 @@ def course(
         fanouts=() if kind == "rows" else fanouts,
         batch_size=settings.batch_size or 1,
         seed=task.seed,
-        inference=batching.layerwise(settings),
+        inference=batching.layerwise(settings, folder),
     )
     return sampled, notes
 
@@ -85,7 +91,7 @@ def _on_rows(network: torch.nn.Module, task: NodeTask, config: Config, distiller
     labelled = task.split.train.cpu().numpy()
     logits = teacher.cpu().numpy() if isinstance(teacher, Tensor) else teacher
     store = RowStore(
-        x=task.x.cpu().numpy(),
+        x=array(task.x),
         y=task.y.cpu().numpy(),
         learn=labelled | True if distiller.needs_teacher else labelled,
         labelled=labelled,

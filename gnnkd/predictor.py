@@ -210,6 +210,11 @@ def load(folder: Path | str, *, network: torch.nn.Module | None = None) -> Predi
     """
     _check_made(network)
     file = network_in(Path(folder))
+    if not file.exists():
+        raise UserError(
+            f"{file} does not exist; give the folder of a finished run, the seed<k> in --out that its last line names, "
+            "or one that Distilled.save wrote"
+        )
     tensors, meta = checkpoint.load(file)
     if meta.get("kind") == images.KIND:
         if network is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,8 @@ from gnnkd.predictor import Predictor
 from gnnkd.provenance import commit, versions
 from gnnkd.run import Config
 from gnnkd.scores import Scores
-from gnnkd.stages import train_student, train_teacher
-from gnnkd.train import checkpoint, outputs
+from gnnkd.stages import Learnt, Taught, train_student, train_teacher
+from gnnkd.train import checkpoint, outputs, processes
 from gnnkd.train.fit import Progress as Reached
 from gnnkd.train.progress import Progress
 
@@ -33,12 +33,23 @@ from gnnkd.train.progress import Progress
 def run_teacher(task: NodeTask, config: Config, place: Place, *, resume: bool, progress: Progress) -> dict[str, Any]:
     """Train a teacher, write its files to `place` and return the content of `result.json`."""
     taught = train_teacher(task, config, progress, place=place, resume=resume)
+    return _by_first(place, lambda: _of_teacher(task, config, place, taught))
+
+
+def _by_first(place: Place, finish: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The result, which the first of several processes finds and writes while the others wait for it."""
+    result = finish() if processes.rank() == 0 else None
+    processes.wait()
+    return read_result(place.result) if result is None else result
+
+
+def _of_teacher(task: NodeTask, config: Config, place: Place, taught: Taught) -> dict[str, Any]:
     if config.teacher_train.batch_size is None:  # else they have been written as they were computed
         rows = {"logits": taught.logits, "index": task.index}
         checkpoint.save(place.outputs, rows, {"fingerprint": task.fingerprint})
     if taught.bank is not None:
         checkpoint.save(place.generators, taught.bank.tensors(), taught.bank.meta())
-    layerwise = batching.layerwise(config.teacher_train)
+    layerwise = batching.layerwise(config.teacher_train, place.folder)
     found = scores.of_logits(taught.predictor.network, task, taught.logits, layerwise=layerwise)
     names = {"student_model": None, "method": "teacher", "base": None}
     more = {**scores.of_teacher(found), "generator_seconds": round(taught.reached.watcher_seconds, 3)}
@@ -56,7 +67,13 @@ def run_student(task: NodeTask, config: Config, place: Place, *, resume: bool, p
     teacher, bank, asked = lesson(task, config, place.teacher)
     taught = _scores_of_teacher(task, config, place)
     learnt = train_student(task, config, teacher, bank, progress, asked=asked, place=place, resume=resume)
-    layerwise = batching.layerwise(config.student_train)
+    return _by_first(place, lambda: _of_student(task, config, place, learnt, taught))
+
+
+def _of_student(
+    task: NodeTask, config: Config, place: Place, learnt: Learnt, taught: Mapping[str, Any]
+) -> dict[str, Any]:
+    layerwise = batching.layerwise(config.student_train, place.folder)
     found = scores.of_network(learnt.predictor.network, task, layerwise=layerwise)
     names = {"student_model": config.student_model, "method": config.method, "base": config.base}
     return _finish(task, config, place, learnt.predictor, learnt.reached, found, names | scores.of_teacher(taught))
@@ -158,6 +175,7 @@ def _finish(
         "best_epoch": reached.best_epoch,
         "epochs": reached.epoch,
         "seconds": round(reached.seconds, 3),
+        **processes.several(),
         "n_parameters": predictor.n_parameters,
         "n_stored": predictor.n_stored,
         "config": read_json(place.config),

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-from gnnkd.arguments import Parser, whole
+from gnnkd.arguments import Parser
 from gnnkd.errors import UserError
 from gnnkd.main import ended
 
@@ -63,14 +63,8 @@ def _parser() -> Parser:
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )
-    for name, (metavar, text) in FLAGS.items():
-        parser.add_argument(f"--{name}", metavar=metavar, help=text)
-    for name, (low, text) in NUMBERS.items():
-        parser.add_argument(f"--{name}", metavar="N", type=whole(low), help=text)
     words = "values of all graphs, as in --set train.epochs=20 temperature=2 loss=gkd"
-    parser.add_argument("--set", metavar="KEY=VALUE", nargs="+", action="extend", help=words)
-    for name, text in SWITCHES.items():
-        parser.add_argument(f"--{name}", action="store_true", help=text)
+    parser.add_flags(FLAGS, NUMBERS, SWITCHES, options=words)
     return parser
 
 

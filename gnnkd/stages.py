@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gnnkd import batching, learning, models
+from gnnkd import batching, learning, models, stage_room
+from gnnkd.data.row_arrays import shared
 from gnnkd.data.task import NodeTask
 from gnnkd.distillers.dgd.bank import Bank
 from gnnkd.learning import Heard, unreachable
@@ -21,9 +21,10 @@ from gnnkd.nn.own import Own
 from gnnkd.places import Place, read_json
 from gnnkd.predictor import Predictor
 from gnnkd.run import Config
+from gnnkd.train import processes
 from gnnkd.train.fit import Fit
 from gnnkd.train.fit import Progress as Reached
-from gnnkd.train.outputs import TYPES, opened, tensor, writing
+from gnnkd.train.outputs import TYPES, opened, writing
 from gnnkd.train.progress import Progress
 from gnnkd.train.seeding import seeded
 from gnnkd.train.teacher import outputs, teaching
@@ -71,7 +72,7 @@ def train_teacher(
         UserError: a module that cannot teach, or whose weights the generators cannot read; no room.
     """
     assert not isinstance(config.teacher_network, Logits), "ready logits are not trained"
-    batching.check_room(task, config, place.folder if place else Path.cwd(), teacher=True, student=False)
+    stage_room.check(task, config, place.folder if place else None, teacher=True, student=False)
     with seeded(task):
         network = models.built(config.teacher_network, config.teacher, task, "teacher")
         batch = task.batch(task.split.train)
@@ -85,7 +86,7 @@ def train_teacher(
             seed=task.seed,
             file=place.checkpoint if place else None,
             key=_key(place),
-            inference=batching.layerwise(config.teacher_train),
+            inference=batching.layerwise(config.teacher_train, place.folder if place else None),
         )
         reached = _run(fit, progress, f"teacher {config.teacher_model}, seed {task.seed}", resume=resume)
         logits = _said(network, task, config, place)
@@ -96,15 +97,17 @@ def train_teacher(
 def _said(network: torch.nn.Module, task: NodeTask, config: Config, place: Place | None) -> Float[Tensor, "N C"]:
     """A teacher's logits on all rows, as they are kept."""
     storage = config.data.storage
-    layerwise = batching.layerwise(config.teacher_train)
+    layerwise = batching.layerwise(config.teacher_train, place.folder if place else None)
     if layerwise is None:
         return outputs(network, task.batch(task.split.train)).to(TYPES[storage][2])
     if place is None:
         into = torch.empty(task.n_nodes, task.n_classes, dtype=TYPES[storage][2], device=task.y.device)
         return layerwise.logits(network, task.x, task.graph, into=into)
-    with writing(place.outputs, task.index, task.n_classes, storage, {"fingerprint": task.fingerprint}) as into:
-        layerwise.logits(network, task.x, task.graph, into=into)
-    return tensor(opened(place.outputs).logits).to(task.y.device)
+    if processes.rank() == 0:  # layer by layer a share of the rows asks for most of all nodes, so the others wait
+        with writing(place.outputs, task.index, task.n_classes, storage, {"fingerprint": task.fingerprint}) as into:
+            layerwise.logits(network, task.x, task.graph, into=into)
+    processes.wait()
+    return shared(opened(place.outputs).logits).to(task.y.device)
 
 
 def check_student(task: NodeTask, config: Config) -> None:
@@ -139,10 +142,10 @@ def train_student(
     Raises:
         UserError: the method lacks something, as generators, or a module cannot learn; no room.
     """
-    batching.check_room(task, config, place.folder if place else Path.cwd(), teacher=False, student=True)
+    stage_room.check(task, config, place.folder if place else None, teacher=False, student=True)
     distiller = learning.made(config, bank, task.seed)
     with seeded(task):
-        course, notes = learning.course(task, config, distiller, teacher, asked)
+        course, notes = learning.course(task, config, distiller, teacher, asked, place.folder if place else None)
         fit = Fit(course, config.student_train, file=place.checkpoint if place else None, key=_key(place))
         title = f"student {config.student_model} by {config.method}, seed {task.seed}"
         reached = _run(fit, progress, title, resume=resume)

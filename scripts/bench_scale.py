@@ -25,12 +25,13 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from scale_report import draw, markdown
 
+from gnnkd.arguments import Parser, answered, whole
 from gnnkd.data import room
 from gnnkd.data.mapped import CARD
 from gnnkd.data.plan import Plan
@@ -184,42 +185,70 @@ def line(record: Record) -> str:
     )
 
 
+def several(kind: Callable[[str], float]) -> Callable[[str], list[int]]:
+    """A type for a flag: numbers of one type, comma separated, as integers."""
+    return lambda text: [int(kind(word)) for word in text.split(",")]
+
+
+def least(low: float) -> Callable[[str], float]:
+    """A type for a flag: numbers from `low` on, inf among them."""
+
+    def number(text: str) -> float:
+        try:
+            found = float(text)
+        except ValueError:
+            found = math.nan
+        if not found >= low:
+            raise argparse.ArgumentTypeError(f"{text!r} is no number from {low:g} on")
+        return found
+
+    return number
+
+
+def finite(text: str) -> float:
+    """A type for a flag: numbers from 1 on that are not infinite."""
+    found = least(1)(text)
+    if math.isinf(found):
+        raise argparse.ArgumentTypeError(f"{text!r} is no finite number")
+    return found
+
+
 def parsed() -> argparse.Namespace:
     """The command line.
 
     Raises:
         UserError: an unknown work, or a number out of range.
     """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cache", type=Path, required=True, help="folder of the graphs; the largest takes 1.5 GB")
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cache", type=Path, required=True, help="folder of the graphs; 1e8 edges take 1.5 GB")
     parser.add_argument("--results", type=Path, help="file of JSON lines; by default CACHE/scale.jsonl")
-    parser.add_argument("--edges", default="1e4,1e5,1e6,1e7,1e8", help="directed ones, comma separated")
-    parser.add_argument("--max-edges", type=float, default=1e8, help="leave larger graphs out")
-    parser.add_argument("--degree", type=int, default=40, help="directed edges a node")
+    edges = "directed ones, comma separated"
+    parser.add_argument("--edges", type=several(finite), default=[10**k for k in range(4, 9)], help=edges)
+    parser.add_argument("--max-edges", type=least(1), default=1e8, help="leave larger graphs out")
+    parser.add_argument("--degree", type=whole(1), default=40, help="directed edges a node")
     parser.add_argument("--only", default=",".join(WORKS), help="some of the works")
-    parser.add_argument("--max-memory", type=float, default=math.inf, help="GB that a point may take")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--max-memory", type=least(0), default=math.inf, help="GB that a point may take")
+    parser.add_argument("--threads", type=whole(1), default=os.cpu_count() or 1)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--seconds", type=float, default=10, help="after which a point is repeated no more")
-    parser.add_argument("--steps", type=int, default=8, help="of an epoch of batches; it is scaled to a whole one")
-    parser.add_argument("--fanouts", default="10,5,3", help="of the sampled teacher, one for each of three layers")
-    parser.add_argument("--batch-size", type=int, default=512, help="labelled nodes of a sampled step")
-    parser.add_argument("--rows", type=int, default=4096, help="of a student's step")
-    parser.add_argument("--table-bytes", type=float, default=8e9, help="kept in memory between layers of inference")
+    parser.add_argument("--seconds", type=least(0), default=10, help="after which a point is repeated no more")
+    parser.add_argument("--steps", type=whole(1), default=8, help="of an epoch of batches, scaled to a whole one")
+    fanouts = "of the sampled teacher, one for each of three layers"
+    parser.add_argument("--fanouts", type=several(whole(1)), default=[10, 5, 3], help=fanouts)
+    parser.add_argument("--batch-size", type=whole(1), default=512, help="labelled nodes of a sampled step")
+    parser.add_argument("--rows", type=whole(1), default=4096, help="of a student's step")
+    parser.add_argument("--table-bytes", type=finite, default=8e9, help="kept in memory between layers of inference")
     parser.add_argument("--table", type=Path, help="file for the numbers as Markdown")
     parser.add_argument("--plots", type=Path, help="folder for scale_time.png and scale_memory.png")
     parser.add_argument("--time", choices=("clock", "processor"), default="clock", help="which one is drawn")
     args = parser.parse_args()
     args.only, args.max_memory = args.only.split(","), 1e9 * args.max_memory
-    args.edges, args.table_bytes = [int(float(e)) for e in args.edges.split(",")], int(args.table_bytes)
-    args.fanouts = [int(k) for k in args.fanouts.split(",")]
+    args.table_bytes = int(args.table_bytes)
     args.results = args.results or args.cache / "scale.jsonl"
     for work in args.only:
         if work not in WORKS:
             raise unknown("work", work, WORKS)
-    for name in ("degree", "threads", "steps", "batch_size", "rows"):
-        if getattr(args, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} is {getattr(args, name)}; it must be at least 1")
+    if len(args.fanouts) != 3:
+        raise UserError(f"--fanouts has {len(args.fanouts)} numbers; give one for each of three layers, as 10,5,3")
     if not list(points(args)):
         raise UserError(f"--max-edges is {args.max_edges:.0f}; it leaves none of --edges")
     return args
@@ -240,11 +269,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted; give the same command again to continue", file=sys.stderr)
-        sys.exit(130)
+    sys.exit(answered(main, again="give the same command again to continue"))

@@ -17,6 +17,7 @@ import sys
 import time
 from typing import Any
 
+from gnnkd.arguments import Parser, answered
 from gnnkd.data.location import data_root
 from gnnkd.data.plan import Plan
 from gnnkd.data.synthetic import PLANS, check_room, make, place
@@ -29,7 +30,7 @@ SWITCHES = ("popular", "half")
 
 def parsed() -> argparse.Namespace:
     """The command line; what is not said is None."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("base", nargs="?", help=f"{', '.join(PLANS)}: sizes and settings to begin with")
     parser.add_argument("--name", help="of the folder and the graph; by default the one to begin with")
     parser.add_argument("--data_root", help="of the raw data; by default $GNNKD_DATA, else in the user's cache")
@@ -83,8 +84,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(answered(main))

@@ -43,6 +43,7 @@ ROOMS = (
     "results",
     "scores",
     "selfsup",
+    "stage_room",
     "stages",
     "train",
     "types",

@@ -232,7 +232,7 @@ def _not_ours(file: Path, network: dict[str, Tensor], meta: dict[str, Any]) -> P
 def test_files_that_are_no_student_are_refused(tmp_path: Path) -> None:
     _distilled().save(tmp_path)
     tensors, meta = checkpoint.load(tmp_path / "model.safetensors")
-    with pytest.raises(UserError, match="does not exist"):
+    with pytest.raises(UserError, match="does not exist; give the folder of a finished run"):
         gnnkd.load(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="does not exist"):

@@ -16,8 +16,10 @@ import gnnkd
 import gnnkd.data.graphs
 import gnnkd.distillers.base
 from gnnkd import batching, distillers, learning, scores
-from gnnkd.data import room
+from gnnkd.data import mapped, synthetic
 from gnnkd.data.dataset import from_arrays
+from gnnkd.data.plan import Plan
+from gnnkd.data.row_arrays import shared
 from gnnkd.data.task import NodeTask, task
 from gnnkd.distillers.dgd import Dgd, _Guesses
 from gnnkd.errors import UserError
@@ -30,7 +32,6 @@ from gnnkd.stages import Taught, train_student, train_teacher
 from gnnkd.train import checkpoint
 from gnnkd.train import rows as row_steps
 from gnnkd.train import sampled as sampled_steps
-from gnnkd.train.outputs import tensor
 from gnnkd.train.progress import Silent
 from gnnkd.train.seeding import seeded
 from gnnkd.types import Step
@@ -339,23 +340,27 @@ def test_a_description_names_batches_where_there_are_some_alone() -> None:
     assert "teacher.fanouts=[3, 3]" in words
 
 
-def test_no_room_is_said_before_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    data, config = _task(), _config(teacher=SAMPLED, learner={"batch_size": 40})
-    monkeypatch.setattr(room, "memory", lambda: 1000)
-    with pytest.raises(UserError, match=r"the teacher takes about .* of memory and 0\.0 GB are free"):
-        train_teacher(data, config, Silent())
-    with pytest.raises(UserError, match="the student takes about"):
-        train_student(data, config, torch.zeros(N, C), None, Silent())
-    monkeypatch.setattr(room, "memory", lambda: 10**11)
-    monkeypatch.setattr(room, "disk", lambda _: 100)
-    with pytest.raises(UserError, match="the teacher's outputs take"):
-        train_teacher(data, config, Silent())
-
-
 # -- files ---------------------------------------------------------------------------------------------------------
 
 FLAGS = ["--quiet", "--device", "cpu", "--teacher", "sage", "--set", "train.epochs=4", "train.width=8"]
 FLAGS += ["teacher.batch_size=8", "teacher.fanouts=[3,3]", "student.batch_size=40"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux says how much of a file is in memory")
+@pytest.mark.parametrize("half", [False, True])
+def test_features_on_disk_do_not_stay_in_memory(tmp_path: Path, half: bool) -> None:
+    synthetic.make(Plan(nodes=40_000, edges=80_000, features=64, classes=3, communities=9, half=half), tmp_path / "big")
+    data = task(mapped.read(tmp_path / "big"), seed=0)
+    config = _config(learner={"batch_size": 1000, "norm": "batch"})
+    course, _ = learning.course(data, config, learning.made(config, None, 0), torch.randn(40_000, 3), None)
+    course.epoch(Step(0, 1))
+    lines = Path("/proc/self/smaps").read_text().splitlines()
+    mapped_ones = [i for i, line in enumerate(lines) if line.endswith(str(tmp_path / "big/x.npy"))]
+    assert mapped_ones, "the features are read from their file"
+    there = [int(next(line for line in lines[i:] if line.startswith("Rss:")).split()[1]) for i in mapped_ones]
+    assert sum(there) < 2000, "of 10 or 5 MB"
+
+
 PLACES = {"tea": "toy/given-tran/sage/teacher/seed0", "stu": "toy/given-tran/sage/mlp/dgd/seed0"}
 
 
@@ -380,7 +385,7 @@ def test_the_files_are_those_of_all_nodes_at_once(finished: Path) -> None:
     network = gnnkd.load(place)
     assert isinstance(network, Predictor)
     torch.testing.assert_close(tensors["logits"], network.logits(data.x, data.graph))
-    assert torch.equal(tensor(mapped_outputs(place / "outputs.safetensors", data)), tensors["logits"])
+    assert torch.equal(shared(mapped_outputs(place / "outputs.safetensors", data)), tensors["logits"])
     assert meta == {"fingerprint": data.fingerprint}
     result = json.loads((place / "result.json").read_text())
     assert result["test_acc"] == pytest.approx(scores.of_network(network.network, data)["test_acc"])

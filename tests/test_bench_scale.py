@@ -110,7 +110,13 @@ def test_a_failure_is_said_and_the_others_go_on(asked, here, tmp_path, monkeypat
     [
         (("--only", "sum-46"), "did you mean 'sum-64'"),
         (("--max-edges", "10"), "leaves none"),
-        (("--steps", "0"), "--steps is 0"),
+        (("--steps", "0"), "--steps: '0' is no whole number from 1 on"),
+        (("--edges", "1e4,abc"), "--edges: 'abc' is no number from 1 on"),
+        (("--edges", "inf"), "--edges: 'inf' is no finite number"),
+        (("--fanouts", "5,x,3"), "--fanouts: 'x' is no whole number from 1 on"),
+        (("--fanouts", "5,3"), "--fanouts has 2 numbers; give one for each of three layers"),
+        (("--max-memory", "-1"), "--max-memory: '-1' is no number from 0 on"),
+        (("--seconds", "nan"), "--seconds: 'nan' is no number from 0 on"),
     ],
 )
 def test_mistakes(asked, flags, said) -> None:

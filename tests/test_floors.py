@@ -53,6 +53,7 @@ FLOORS = {
     "run": 5.0,
     "scores": 5.0,
     "selfsup": 5.0,
+    "stage_room": 5.0,
     "stages": 5.0,
     "tensorboard": 5.0,
     "arguments": 6.0,

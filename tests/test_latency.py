@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from gnnkd.data.dataset import from_arrays
 from gnnkd.data.task import NodeTask
 from gnnkd.data.task import task as make_task
 from gnnkd.errors import UserError
-from gnnkd.graph.structure import CSR
+from gnnkd.graph.structure import CSR, Graph
 from gnnkd.latency import engines, measuring, writing
 from gnnkd.latency.__main__ import main
 from gnnkd.latency.answers import Answer, Clock, Data, Way, reached
@@ -29,6 +30,7 @@ from gnnkd.latency.measuring import Effort, measure
 from gnnkd.latency.neighbourhoods import LayerByLayer, Messenger, Neighbourhood, OnePass, Piece
 from gnnkd.latency.picture import picture
 from gnnkd.latency.room import Room
+from gnnkd.nn.layerwise import Layerwise
 from gnnkd.predictor import Predictor
 
 ROOT = Path(__file__).parents[1]
@@ -163,6 +165,29 @@ def test_what_does_not_fit_is_left_out_with_its_estimate(task: NodeTask) -> None
     roomy, none = Messenger(_predictor("sage"), Data.of(task), task, ROOM).ways(None)
     assert {type(way) for way in roomy} == {LayerByLayer, OnePass}
     assert none == []
+
+
+@pytest.mark.parametrize("name", ["gcn", "sage"])
+def test_no_matrix_of_the_whole_graph_is_derived_without_room_for_it(task: NodeTask, name: str) -> None:
+    data = Data.of(replace(task, graph=Graph(task.graph.adjacency)))
+    edges = data.graph.n_edges
+    there = Messenger(_predictor(name), data, task, Room(56 * edges - 1))
+    assert not data.graph._derived
+    for nodes in ([torch.arange(20)], None):
+        ways, lacks = there.ways(nodes)
+        assert [type(way) for way in ways] == [LayerByLayer]
+        assert all("takes up to" in lack for lack in lacks)
+    Messenger(_predictor(name), data, task, Room(56 * edges))
+    assert data.graph._derived
+
+
+def test_layer_by_layer_is_left_out_where_the_disk_is_full(task: NodeTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gnnkd.latency.neighbourhoods.Layerwise", lambda **_: Layerwise(memory=0))
+    monkeypatch.setattr("gnnkd.data.room.disk", lambda _: 100)
+    ways, lacks = Messenger(_predictor("sage"), Data.of(task), task, ROOM).ways(None)
+    assert [type(way) for way in ways] == [OnePass]
+    assert len(lacks) == 1
+    assert lacks[0].startswith("layer by layer keeps 0.0 GB between two layers, and ")
 
 
 def test_a_network_that_cannot_be_taken_apart_and_does_not_fit_is_refused(task: NodeTask) -> None:

@@ -160,7 +160,7 @@ class Desk:
         which = (config.dataset, config.data)
         if self._dataset is None or self._dataset[0] != which:
             self._dataset, self._tasks = None, {}  # one dataset at a time is in memory
-            self._dataset = which, config.load(self.data_root)
+            self._dataset = which, config.load(self.data_root).in_full()
         key = (config.split, config.setting, seed)
         if key not in self._tasks:
             while len(self._tasks) >= TASKS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy.typing as npt
@@ -28,10 +28,10 @@ FIELDS = ("edge_index", "y", "x", *features.PARTS, *labels.MASKS)
 class NodeDataset:
     """A graph whose nodes have features and, some or all of them, a class.
 
-    `y` holds class ids 0 .. C - 1, ascending with the labels, or `UNKNOWN`; `classes` holds the label of each id.
-    `split` is the one that came with the data and `protocol` its name: `public` or `ogb` if it was published with the
-    graph, else `given`. `made` is the rule by which the edges were made of the features, None where they were given.
-    `notes` say what reading changed.
+    `x` is of float32, or of float16 where a mapped file is and nobody asked for `in_full`. `y` holds class ids 0 .. C -
+    1, ascending with the labels, or `UNKNOWN`; `classes` holds the label of each id. `split` is the one that came with
+    the data and `protocol` its name: `public` or `ogb` if it was published with the graph, else `given`. `made` is the
+    rule by which the edges were made of the features, None where they were given. `notes` say what reading changed.
     """
 
     name: str
@@ -43,6 +43,13 @@ class NodeDataset:
     protocol: str = "given"
     made: Neighbourhood | None = None
     notes: tuple[str, ...] = ()
+
+    def in_full(self) -> NodeDataset:
+        """The same with features of float32, read into memory if they were float16; itself if they were not."""
+        if self.x.dtype != torch.float16:
+            return self
+        assert isinstance(self.x, Tensor)
+        return replace(self, x=self.x.float(), notes=(*self.notes, "features of type float16 read as float32"))
 
     @property
     def labels(self) -> Int[Tensor, " N"]:
@@ -76,12 +83,7 @@ def from_arrays(
         UserError: anything that is missing, of a wrong shape, type or length, out of range or not finite.
     """
     where = where or name
-    # Edges under a name that is nearly right are no wish for other edges.
-    misspelt = graph in (None, "given") and bool(_typo("edge_index", arrays))
-    for needed in ("edge_index", "y") if misspelt else ("y",):
-        if needed not in arrays:
-            held = ", ".join(f"{key!a}" for key in sorted(arrays)[:12]) or "nothing"
-            raise UserError(f"{where}: {needed} is missing; add it{_typo(needed, arrays)}; the arrays are: {held}")
+    _check_there(arrays, graph, where)
     by = made.rule(graph, k, edges="edge_index" in arrays, where=where)
     notes = _extra(arrays)
     x, done = features.read(arrays, where)
@@ -96,7 +98,7 @@ def from_arrays(
         joined = Graph.from_edge_index(torch.from_numpy(found), n)
     else:
         joined, done = made.edges(x, by, where)
-        done = [made.said(by, instead="edge_index" in arrays), *done]
+        notes.append(made.said(by, instead="edge_index" in arrays))
     notes += done
     split = labels.masks(arrays, known, where)
     y, classes = labels.numbered(known)
@@ -113,6 +115,15 @@ def from_arrays(
         made=by,
         notes=tuple(notes),
     )
+
+
+def _check_there(arrays: Mapping[str, npt.NDArray[Any]], graph: str | None, where: str) -> None:
+    # Edges under a name that is nearly right are no wish for other edges.
+    misspelt = graph in (None, "given") and bool(_typo("edge_index", arrays))
+    for needed in ("edge_index", "y") if misspelt else ("y",):
+        if needed not in arrays:
+            held = ", ".join(f"{key!a}" for key in sorted(arrays)[:12]) or "nothing"
+            raise UserError(f"{where}: {needed} is missing; add it{_typo(needed, arrays)}; the arrays are: {held}")
 
 
 def to_arrays(dataset: NodeDataset) -> dict[str, npt.NDArray[Any]]:

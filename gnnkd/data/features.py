@@ -44,7 +44,7 @@ def stored(x: Tensor | CSR) -> Tensor | CSR:
     sparse = 0 < entries < SPARSE_BELOW * (x.shape[0] * x.shape[1])
     if isinstance(x, CSR):
         return x if sparse else x.dense()
-    return CSR.from_dense(x) if sparse else x
+    return CSR.from_dense(x.float()) if sparse else x
 
 
 def row_normalised(x: Tensor | CSR, where: str) -> Tensor | CSR:
@@ -63,6 +63,7 @@ def row_normalised(x: Tensor | CSR, where: str) -> Tensor | CSR:
         row = x.row.long()
         total = value.new_zeros(x.shape[0]).index_add_(0, row, value)
         return x.with_value(value / total[row].where(total[row] > 0, 1))
+    x = x.float()
     total = x.sum(1, keepdim=True)
     return x / total.where(total > 0, 1)
 

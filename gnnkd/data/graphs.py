@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
+from torch import Tensor
 
 from gnnkd.data import made, mapped, npz, ogb, raw, synthetic
 from gnnkd.data.dataset import NodeDataset, from_arrays, to_arrays
@@ -22,6 +24,8 @@ from gnnkd.graph.build import Neighbourhood
 __all__ = ["NodeDataset", "NodeTask", "from_arrays", "from_pyg", "load", "names", "task"]
 
 _CACHE_VERSION = 2
+LARGE = 1 << 28
+"""Bytes of features and edges from which on the copy of a published graph is a folder that is mapped."""
 
 
 def digits(name: str, graph: str | None, k: int | None) -> NodeDataset:
@@ -68,6 +72,7 @@ def load(
     undirected: bool = True,
     graph: str | None = None,
     k: int | None = None,
+    half: bool = False,
 ) -> NodeDataset:
     """Load a dataset by name, or by path a graph's .npz file or the graph.json of one that is mapped into memory.
 
@@ -80,6 +85,8 @@ def load(
         graph: `given` takes the edges of the data, `knn` and `uem` make them of the features (see
             `graph.build.Neighbourhood`); by default `given` where there are edges, else `knn`.
         k: neighbours of a node, for edges that are made; 8 by default.
+        half: leave features of float16 as they are on the disk, for those who cast what they read; else they are read
+            into memory as float32.
 
     Raises:
         UserError: an unknown name, data that is not there or damaged, an option that does not apply.
@@ -92,6 +99,7 @@ def load(
     if known or Path(word).name == mapped.CARD:
         by = made.rule(graph, k, edges=True, where=f"'{key if known else word}'")
         found = _named(key, data_root(root), undirected=undirected) if known else mapped.read(word)
+        found = found if half and by is None else found.in_full()
         return found if by is None else _joined(found, by)
     if key.endswith(".npz") or os.sep in word or os.path.isfile(word):  # noqa: PTH113, a name too long is no file
         return npz.read(word, undirected=undirected, graph=graph, k=k)
@@ -114,25 +122,55 @@ def _published(name: str, root: Path, *, undirected: bool) -> NodeDataset:
     """Read our own copy if there is a good one, else the raw files, and keep a copy: PyG takes seconds to import.
 
     The copy has the edges as they were published, so it serves either choice of `undirected`, and the first reading
-    gives what later ones do.
+    gives what later ones do. Of a large graph, whose edges take minutes and gigabytes to be merged, the copy is rather
+    a folder that is mapped, one for each choice.
     """
     source = SOURCES[name]
     raw.fetch(source, name, root)
     mark = hashlib.sha256(f"{_CACHE_VERSION}|{raw.stamp(source, root)}".encode()).hexdigest()
     copy = graph_cache() / f"{name}-{mark[:16]}.npz"
+    folder = copy.with_name(f"{copy.stem}-{'undirected' if undirected else 'directed'}")
     notes: list[str] = []
     protocol = source.protocol or "given"
+    if folder.exists():
+        try:
+            return mapped.read(folder)
+        except UserError as error:
+            notes.append(f"read from the raw files: {error}")
+            shutil.rmtree(folder, ignore_errors=True)
     if copy.is_file():
         try:
-            return npz.read(copy, name=name, undirected=undirected, protocol=protocol, graph="given")
+            dataset = npz.read(copy, name=name, undirected=undirected, protocol=protocol, graph="given")
+            return _mapped(folder, dataset) if _is_large(dataset) else dataset
         except UserError as error:
             notes.append(f"read from the raw files: {error}")
     found = raw.read(source, name, root)
     once = from_arrays(found, name=name, where=str(source.place(root)), undirected=False, protocol=protocol)
     del found  # gigabytes, for the large ones
+    large, arrays = _is_large(once), to_arrays(once)
     try:
-        npz.write(copy, once)
+        if not large:
+            npz.write(copy, once)
     except UserError as error:
         notes.append(f"not kept for a faster start: {error}")
-    dataset = from_arrays(to_arrays(once), name=name, undirected=undirected, protocol=protocol)
+    del once
+    dataset = from_arrays(arrays, name=name, undirected=undirected, protocol=protocol)
+    del arrays
+    dataset = _mapped(folder, dataset) if large else dataset
     return replace(dataset, notes=(*dataset.notes, *notes))
+
+
+def _is_large(dataset: NodeDataset) -> bool:
+    if not isinstance(dataset.x, Tensor) or not mapped.keeps(dataset):
+        return False
+    return dataset.x.nbytes + dataset.graph.adjacency.col.nbytes >= LARGE
+
+
+def _mapped(folder: Path, dataset: NodeDataset) -> NodeDataset:
+    """A large graph as its copy gives it, in no memory; or as it is, with a note, where none can be kept."""
+    try:
+        if not folder.exists():  # another process may have been faster
+            mapped.write(folder, dataset)
+        return mapped.read(folder)
+    except UserError as error:
+        return replace(dataset, notes=(*dataset.notes, f"kept in memory: {error}"))

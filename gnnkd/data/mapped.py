@@ -7,7 +7,10 @@
     y.npy                                   [N] class ids, -1 = unknown
     train_mask.npy, val_mask.npy, test_mask.npy    [N] booleans
 
-Features of float32 and the adjacency stay on disk until they are touched; the system may drop them again at any time.
+`graph.json` may name the labels of the classes, the protocol of the masks, and notes on how the graph was made.
+
+Features and the adjacency stay on disk until they are touched, in the type that they have there; the system may drop
+them again at any time. Reading checks lengths, types and indices; not the digests, for which all would be read.
 """
 
 from __future__ import annotations
@@ -17,7 +20,6 @@ import json
 import os
 import shutil
 import uuid
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,10 +28,10 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from gnnkd.data.dataset import NodeDataset
 from gnnkd.data.labels import MASKS
+from gnnkd.data.row_arrays import shared
 from gnnkd.errors import UserError
 from gnnkd.graph.split import Split
 from gnnkd.graph.structure import CSR, Graph
@@ -109,6 +111,35 @@ def writing(folder: Path) -> Iterator[Writer]:
         raise UserError(f"{folder} cannot be written: {error.strerror or error}; choose another place") from error
 
 
+def keeps(dataset: NodeDataset) -> bool:
+    """Whether a folder can hold a graph: with dense features and masks, without edge weights or edges by a rule."""
+    plain = dataset.made is None and dataset.graph.adjacency.value is None
+    return plain and isinstance(dataset.x, torch.Tensor) and dataset.split is not None
+
+
+def write(folder: Path, dataset: NodeDataset) -> None:
+    """Write a graph as a folder of which `read` makes an equal one.
+
+    Raises:
+        UserError: the folder is there already, or cannot be written.
+        ValueError: it is none that `keeps` a graph.
+    """
+    split, x, a = dataset.split, dataset.x, dataset.graph.adjacency
+    if split is None or not isinstance(x, torch.Tensor) or not keeps(dataset):
+        raise ValueError(f"{dataset.name} has sparse features, weights, edges made of its features, or no masks")
+    n, kind = dataset.graph.n_nodes, index_type(dataset.graph.n_nodes, a.n_entries)
+    tensors = {"x": x, "y": dataset.y, **dict(zip(MASKS, (split.train, split.val, split.test), strict=True))}
+    with writing(folder) as writer:
+        for name, pointers in (("rowptr", a.rowptr), ("col", a.col)):
+            writer.array(name, kind, tuple(pointers.shape), (part.numpy() for part in torch.split(pointers, _BLOCK)))
+        for name, tensor in tensors.items():
+            parts = torch.split(tensor, max(1, _BLOCK // max(1, tensor[:1].numel())))
+            writer.array(name, parts[0].numpy().dtype, tuple(tensor.shape), (part.numpy() for part in parts))
+        facts = {"name": dataset.name, "nodes": n, "edges": a.n_entries, "features": x.shape[1]}
+        more = {"labels": list(dataset.classes), "protocol": dataset.protocol, "notes": list(dataset.notes)}
+        writer.card({**facts, "classes": len(dataset.classes), **more})
+
+
 def arrays(folder: Path) -> tuple[dict[str, Any], dict[str, Array]]:
     """What `graph.json` says, and the arrays as they lie on disk: mapped, of the type they are kept in, read-only.
 
@@ -138,7 +169,7 @@ def arrays(folder: Path) -> tuple[dict[str, Any], dict[str, Array]]:
 def read(folder: str | os.PathLike[str], *, name: str | None = None) -> NodeDataset:
     """A graph whose features and adjacency stay on disk until they are touched.
 
-    Features of float16 are read into memory, as float32: networks compute in it.
+    Networks compute in float32: of features of float16 each batch is cast, or all by `NodeDataset.in_full`.
 
     Args:
         folder: that has `graph.json`, or the path of that file.
@@ -151,7 +182,6 @@ def read(folder: str | os.PathLike[str], *, name: str | None = None) -> NodeData
     folder = folder.parent if folder.name == CARD else folder
     card, found = arrays(folder)
     x = found["x"]
-    half = x.dtype != np.float32
     n = x.shape[0]
     _check_adjacency(found["rowptr"], found["col"], n, folder)
     y = torch.from_numpy(found["y"].astype(np.int64))
@@ -160,12 +190,13 @@ def read(folder: str | os.PathLike[str], *, name: str | None = None) -> NodeData
         raise UserError(f"{folder / 'y.npy'} holds a class outside 0..{classes - 1}; make it again")
     return NodeDataset(
         name=name or card["name"],
-        x=torch.from_numpy(x.astype(np.float32)) if half else _shared(x),
+        x=shared(x),
         y=y,
-        graph=Graph(CSR(_shared(found["rowptr"]), _shared(found["col"]), None, (n, n))),
-        classes=tuple(range(classes)),
+        graph=Graph(CSR(shared(found["rowptr"]), shared(found["col"]), None, (n, n))),
+        classes=tuple(card.get("labels", range(classes))),
         split=Split(*(torch.from_numpy(np.array(found[mask], dtype=bool)) for mask in MASKS)),
-        notes=("features of type float16 read as float32",) if half else (),
+        protocol=card.get("protocol", "given"),
+        notes=tuple(card.get("notes", ())),
     )
 
 
@@ -182,6 +213,9 @@ def _card(folder: Path) -> dict[str, Any]:
         raise UserError(f"{file} is not of format {FORMAT} of a graph's folder; make the folder again")
     if not all(isinstance(card.get(key), int) and card[key] > 0 for key in numbers):
         raise UserError(f"{file} lacks one of {', '.join(numbers)}, integers above 0; make the folder again")
+    labels = card.get("labels", list(range(card["classes"])))
+    if not isinstance(labels, list) or len(labels) != card["classes"] or not all(isinstance(c, int) for c in labels):
+        raise UserError(f"{file} has labels that are not one integer for each class; make the folder again")
     return card
 
 
@@ -196,11 +230,3 @@ def _check_adjacency(rowptr: Array, col: Array, n: int, folder: Path) -> None:
         block = col[start : start + _BLOCK]
         if block.min() < 0 or block.max() >= n:
             raise UserError(f"{folder / 'col.npy'} holds a node outside 0..{n - 1}; make the folder again")
-
-
-def _shared(array: Array) -> Tensor:
-    """A tensor over the mapped file itself."""
-    with warnings.catch_warnings():
-        # Nothing in the house writes to a dataset, and the pages are protected.
-        warnings.filterwarnings("ignore", "The given NumPy array is not writ", UserWarning)
-        return torch.from_numpy(array)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import mmap
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from gnnkd.errors import UserError
 
@@ -35,6 +38,21 @@ def opened(file: Path, rows: int) -> Array:
     if found.shape[0] != rows:
         raise UserError(f"{file} has {found.shape[0]} rows; it must have {rows}, one for each node: make it again")
     return found
+
+
+def shared(array: Array) -> Tensor:
+    """A tensor over an array itself, which may be mapped and read-only: nothing in the house writes to it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writ", UserWarning)
+        found = torch.from_numpy(array)
+    found.__dict__["array"] = array
+    return found
+
+
+def array(tensor: Tensor) -> Array:
+    """The array that a tensor of `shared` lies over, so that its pages can be forgotten; of another one, its values."""
+    found: Array | None = tensor.__dict__.get("array")
+    return tensor.cpu().numpy() if found is None else found
 
 
 @final

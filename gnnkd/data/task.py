@@ -41,6 +41,8 @@ class NodeTask:
     features as they were before that, if they were.
 
     Under the setting `ind` the rows are the observed nodes only, `split.test` among them; `whole` holds all nodes.
+    These rows of x are a copy in memory, 4 bytes a feature (2 of float16), also where x is mapped, and so is their part
+    of the graph; while it is cut out it takes about 40 bytes an edge of the whole.
     """
 
     name: str
@@ -89,7 +91,10 @@ class NodeTask:
 
     @cached_property
     def content(self) -> str:
-        """SHA-256 of features, edge weights, labels, classes, `whole`: what a result takes beside `fingerprint`."""
+        """SHA-256 of features, edge weights, labels, classes, `whole`: what a result takes beside `fingerprint`.
+
+        Features of float16 count as the float32 that they are computed with.
+        """
         weighted = "" if self.graph.adjacency.value is None else "|weights"
         digest = hashlib.sha256(f"{tuple(self.x.shape)}|{self.classes}{weighted}".encode())
         parts = [*_parts(self.x), self.y, *_weights(self.graph)]
@@ -98,7 +103,7 @@ class NodeTask:
             parts += [*_parts(self.whole.x), self.whole.y, a.rowptr, a.col, self.whole.observed]
             parts += _weights(self.whole.graph)
         for part in parts:
-            _hash(digest, part)
+            _hash(digest, part, "<f4" if part.dtype == torch.float16 else None)
         return digest.hexdigest()
 
     def batch(self, labelled: Bool[Tensor, " N"]) -> Batch:

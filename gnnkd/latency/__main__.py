@@ -33,7 +33,7 @@ def run(asked: Asked) -> None:
     device = options.device(request.device)
     writable(request.out)
     keep_freed_memory()
-    task = config.task(config.load(request.data_root), request.seeds[0])
+    task = config.task(config.load(request.data_root).in_full(), request.seeds[0])
     if not request.quiet:
         for note in config.notes(task):
             print(f"{task.name}: {note}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, final
 
-from gnnkd.arguments import Parser, whole
+from gnnkd.arguments import Parser
 from gnnkd.errors import UserError, unknown
 from gnnkd.flags import SHORT, VALUES
 from gnnkd.latency import ENGINES, REPEATS, SECONDS
@@ -118,16 +118,10 @@ def _parser() -> Parser:
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )
+    said = {**{name: VALUES[name] for name in TAKEN}, **OWN}
     short = {name: flag for flag, name in SHORT.items()}
-    for name, (metavar, text) in {**{name: VALUES[name] for name in TAKEN}, **OWN}.items():
-        flags = [f"--{name}", *([f"--{short[name]}"] if name in short else [])]
-        parser.add_argument(*flags, dest=name, metavar=metavar, help=text)
-    for name, (low, text) in NUMBERS.items():
-        parser.add_argument(f"--{name}", metavar="N", type=whole(low), help=text)
     words = "options, as in --set teacher.width=256 student.width=1024 for --untrained, or data.graph=knn"
-    parser.add_argument("--set", metavar="KEY=VALUE", nargs="+", action="extend", help=words)
-    for name, text in SWITCHES.items():
-        parser.add_argument(f"--{name}", action="store_true", help=text)
+    parser.add_flags(said, NUMBERS, SWITCHES, short=short, options=words)
     return parser
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar, final
 
 import torch
@@ -11,16 +13,18 @@ from torch import Tensor, nn
 
 from gnnkd.compare import costs, macs
 from gnnkd.compare.fetch import cut, same
+from gnnkd.data import room as disk
 from gnnkd.data.augment import generator
 from gnnkd.data.task import NodeTask
 from gnnkd.errors import UserError
 from gnnkd.export import close
 from gnnkd.graph.structure import CSR
 from gnnkd.latency.answers import Answer, Data, Way, reached
-from gnnkd.latency.room import Room, of_all, of_piece
+from gnnkd.latency.room import Room, of_all, of_matrices, of_piece
 from gnnkd.nn.around import ask
 from gnnkd.nn.blocks import Blocks
-from gnnkd.nn.layerwise import Layerwise
+from gnnkd.nn.layerwise import Layerwise, apart, kept
+from gnnkd.nn.network import Network
 from gnnkd.predictor import Predictor
 
 _COMPARED = 20
@@ -144,6 +148,16 @@ def _of_all(logits: Tensor, total: float, data: Data) -> Answer:
     return Answer(logits, None, total, data.n, data.graph.n_edges, data.size())
 
 
+def _no_disk(network: nn.Module, data: Data, sizes: Layerwise) -> str | None:
+    """Why what lies between two layers has no place; None where it has one. The GPU is asked by `Tables`."""
+    assert isinstance(network, Network)
+    layers, widths = apart(network, data.x), [int(layer.out_channels) for layer in network.layers]  # type: ignore[arg-type]
+    need, folder = 4 * data.n * max(kept(layers, widths)), Path(tempfile.gettempdir())
+    if data.device != "cpu" or need <= sizes.memory or need <= (free := disk.disk(folder)):
+        return None
+    return f"keeps {disk.gb(need)} between two layers, and {folder} has {disk.gb(free)} free"
+
+
 @final
 class Messenger:
     """A network that passes messages, and the ways in which it answers exactly.
@@ -161,6 +175,7 @@ class Messenger:
 
     def __init__(self, predictor: Predictor, data: Data, task: NodeTask, room: Room) -> None:
         self.data, self.room, self.margin = data, room, 0
+        self.underived: str | None = None
         network = predictor.network.cpu().eval()
         blocks = Blocks.of(network, data.x)
         if blocks is None:
@@ -168,29 +183,36 @@ class Messenger:
             room.check(of_all(network, data.graph, data.n), f"one pass of {predictor.name} over the whole graph")
             self.hops, self.margin = costs.served(predictor, task).reach or (0, 0)
         else:
-            for layer in blocks.layers:
-                if layer.matrix is not None:
-                    data.graph.derived(layer.matrix)
+            needed = {layer.matrix for layer in blocks.layers if layer.matrix is not None}
+            # Layer by layer none is derived as a whole: where there is no room for them that way remains.
+            self.underived = room.lack(of_matrices(data.graph, len(needed)))
+            for matrix in needed if self.underived is None else ():
+                data.graph.derived(matrix)
             self.hops = max(1, macs.hops(network, data.x.shape[1]))
         self.network = network.to(data.device)
         self.whole = OnePass(self.network, data)
         self.piece: Way = Piece(self.network, data, self.hops, self.margin)
         self.layers: Way | None = None
+        self.unkept: str | None = None
         if blocks is not None:
             self.piece = Neighbourhood(blocks, data)
             sizes = Layerwise(memory=max(room.left, 1 << 20))
             self.layers = LayerByLayer(self.network, data, self.hops, sizes)
+            self.unkept = _no_disk(network, data, sizes)
         self._check()
 
     def _check(self) -> None:
         nodes = torch.randperm(self.data.n, generator=generator("compared rows", self.data.n))[:_COMPARED]
-        if self.layers is None or not self.room.on_device(self.data) or self.lack([nodes]) is not None:
+        there = self.layers is not None and self.unkept is None and self.room.on_device(self.data)
+        if not there or self.layers is None or self.lack([nodes]) is not None:
             return
         if not close(self.piece.answer(nodes).logits, self.layers.answer(nodes).logits):
             raise UserError("a neighbourhood and the graph layer by layer give different logits of the same nodes")
 
     def lack(self, probes: Sequence[Int[Tensor, " Q"]]) -> str | None:
         """Why neighbourhoods of nodes like these should not be fetched; None where they may."""
+        if self.underived is not None:
+            return self.underived
         if of_piece(self.network, self.data, self.data.n, self.data.graph.n_edges) <= self.room.left:
             return None
         seen = [reached(self.data.graph, nodes, self.hops + self.margin) for nodes in probes]
@@ -211,9 +233,10 @@ class Messenger:
             lacks += [] if lack is None else [f"its {self.piece.name} {lack}"]
         if not self.room.on_device(self.data):
             return found, [*lacks, f"the graph takes more than the {self.data.device} has memory"]
-        found += [] if self.layers is None else [self.layers]
+        found += [] if self.layers is None or self.unkept is not None else [self.layers]
+        lacks += [] if self.unkept is None else [f"{LayerByLayer.name} {self.unkept}"]
         if probes is None or self._sees_most(probes[0]):
-            lack = self.room.lack(of_all(self.network, self.data.graph, self.data.n))
+            lack = self.underived or self.room.lack(of_all(self.network, self.data.graph, self.data.n))
             found += [] if lack is not None else [self.whole]
             lacks += [] if lack is None else [f"{self.whole.name} {lack}"]
         return found, lacks

@@ -16,6 +16,8 @@ from gnnkd.nn.gat import GATConv
 
 _FETCHED, _PASSED, _HEAD = 100, 24, 24
 """Bytes of an edge while it is cut out, while messages pass along it, and more of both for each head of attention."""
+_DERIVED = 56
+"""Bytes of an edge while a matrix is derived of a whole graph, of which the half stays."""
 _KEPT = 3
 """Tensors of a layer's width that a forward pass keeps: its output before and after the activation, and a sum."""
 
@@ -61,6 +63,11 @@ def of_piece(network: nn.Module, data: Data, nodes: int, edges: int) -> int:
     """Bytes of an answer from a neighbourhood of so many nodes and edges, from above."""
     row = data.size() // max(1, data.n)
     return edges * (_FETCHED + _HEAD * _heads(network)) + nodes * (48 + 2 * row + _columns(network))
+
+
+def of_matrices(graph: Graph, count: int) -> int:
+    """Bytes of `count` matrices that are derived of a whole graph one after another, from above."""
+    return graph.n_edges * _DERIVED * (count + 1) // 2 if count else 0
 
 
 def of_all(network: nn.Module, graph: Graph, nodes: int) -> int:

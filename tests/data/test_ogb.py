@@ -18,6 +18,7 @@ import torch
 
 from gnnkd.data import csv_gz, graphs, ogb
 from gnnkd.data.graphs import load, names, task
+from gnnkd.data.row_arrays import array
 from gnnkd.errors import UserError
 
 SPLITS = {"ogbn-arxiv": "time", "ogbn-products": "sales_ranking"}
@@ -130,6 +131,72 @@ def test_the_copy_is_read_without_pandas(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     monkeypatch.setattr(ogb, "_read", None)
     assert torch.equal(load("ogbn-arxiv", root=folder.parent).x, first.x)
+
+
+@pytest.fixture
+def large(monkeypatch) -> None:
+    """Every graph is a large one."""
+    monkeypatch.setattr(graphs, "LARGE", 0)
+
+
+@pytest.mark.usefixtures("pandas")
+@pytest.mark.parametrize("undirected", [True, False])
+def test_the_copy_of_a_large_graph_is_mapped_and_equal(name, tmp_path, monkeypatch, cache, undirected):
+    plain = load(name, root=tmp_path, undirected=undirected)
+    shutil.rmtree(cache)
+    monkeypatch.setattr(graphs, "LARGE", 0)
+    first = load(name, root=tmp_path, undirected=undirected)
+    assert [p.is_dir() for p in cache.iterdir()] == [True], "and no other copy"
+    monkeypatch.setattr(graphs, "from_arrays", None)
+    second = load(name, root=tmp_path, undirected=undirected)
+    for found in (first, second):
+        assert isinstance(array(found.x), np.memmap)
+        assert torch.equal(found.x, plain.x)
+        assert torch.equal(found.graph.edge_index, plain.graph.edge_index)
+        assert found.graph.adjacency.col.dtype == plain.graph.adjacency.col.dtype
+        assert torch.equal(found.labels, plain.labels)
+        for field in ("name", "classes", "protocol", "notes"):
+            assert getattr(found, field) == getattr(plain, field), field
+        one, other = task(found, seed=0), task(plain, seed=0)
+        assert (one.fingerprint, one.content) == (other.fingerprint, other.content)
+
+
+@pytest.mark.usefixtures("large")
+def test_each_direction_of_a_large_graph_has_a_copy(folder, cache):
+    both, one = (load("ogbn-arxiv", root=folder.parent, undirected=way) for way in (True, False))
+    assert both.graph.n_edges > one.graph.n_edges == 5
+    assert len(list(cache.iterdir())) == 2
+
+
+@pytest.mark.usefixtures("large")
+def test_a_damaged_copy_of_a_large_graph_is_made_again(folder, cache):
+    first = load("ogbn-arxiv", root=folder.parent)
+    (copy,) = cache.iterdir()
+    (copy / "col.npy").write_bytes((copy / "col.npy").read_bytes()[:-3])
+    again = load("ogbn-arxiv", root=folder.parent)
+    assert torch.equal(first.graph.edge_index, again.graph.edge_index)
+    assert "read from the raw files" in again.notes[-1]
+    assert load("ogbn-arxiv", root=folder.parent).notes == first.notes
+
+
+def test_a_copy_from_before_a_graph_was_large_is_mapped_from_then_on(folder, cache, monkeypatch):
+    first = load("ogbn-arxiv", root=folder.parent)
+    monkeypatch.setattr(graphs, "LARGE", 0)
+    monkeypatch.setattr(ogb, "_read", None)
+    for _ in range(2):
+        found = load("ogbn-arxiv", root=folder.parent)
+        assert isinstance(array(found.x), np.memmap)
+        assert torch.equal(first.x, found.x)
+    assert len(list(cache.iterdir())) == 2
+
+
+@pytest.mark.usefixtures("large")
+def test_a_large_graph_without_a_place_for_its_copy_stays_in_memory(folder, monkeypatch):
+    (folder.parent / "file").write_text("")
+    monkeypatch.setenv("GNNKD_CACHE", str(folder.parent / "file"))
+    found = load("ogbn-arxiv", root=folder.parent)
+    assert found.notes[-1].startswith("kept in memory: ")
+    assert not isinstance(array(found.x), np.memmap)
 
 
 @pytest.mark.parametrize("lines", [1, 2, 3, 100])

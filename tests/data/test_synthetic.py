@@ -185,14 +185,25 @@ def test_features_and_edges_stay_on_disk(made) -> None:
         assert files == {str(made[0] / "x.npy"), str(made[0] / "col.npy")}
 
 
-def test_half_features_are_kept_in_half_and_read_in_full(made, tmp_path) -> None:
+def test_half_features_stay_on_disk_and_can_be_read_in_full(made, tmp_path) -> None:
     card = synthetic.make(replace(SMALL, half=True), tmp_path / "half")
     data, full = mapped.read(tmp_path / "half"), mapped.read(made[0])
-    assert mapped.arrays(tmp_path / "half")[1]["x"].dtype == np.float16
-    assert data.x.dtype == torch.float32
-    assert data.notes == ("features of type float16 read as float32",)
-    torch.testing.assert_close(data.x, full.x, atol=1e-3, rtol=1e-3)
+    assert (data.x.dtype, data.notes) == (torch.float16, ())
+    copy = data.in_full()
+    assert (copy.x.dtype, copy.notes) == (torch.float32, ("features of type float16 read as float32",))
+    assert torch.equal(copy.x, full.x.half().float())
+    assert full.in_full() is full
     assert card["sha256"]["col"] == made[1]["sha256"]["col"]
+    one, other = task(data, seed=0), task(copy, seed=0)
+    assert (one.x.dtype, one.content, one.fingerprint) == (torch.float16, other.content, other.fingerprint)
+
+
+def test_half_features_are_read_in_full_unless_they_are_wanted(tmp_path) -> None:
+    card = tmp_path / "half" / mapped.CARD
+    synthetic.make(replace(SMALL, half=True), card.parent)
+    assert load(card).x.dtype == torch.float32
+    assert load(card, half=True).x.dtype == torch.float16
+    assert load(card, half=True, graph="knn", k=2).x.dtype == torch.float32
 
 
 def test_a_task_is_made_of_it(made) -> None:
@@ -267,6 +278,13 @@ def test_a_truncated_array_is_said(damaged, name: str) -> None:
     file = damaged / f"{name}.npy"
     file.write_bytes(file.read_bytes()[:-1])
     refused(damaged, f"{name}.npy is missing, truncated or damaged")
+
+
+def test_labels_that_are_not_one_for_each_class_are_refused(damaged) -> None:
+    card = json.loads((damaged / mapped.CARD).read_text())
+    for labels in ([1, 2], "abcde", [1, 2, 3, 4, None]):
+        (damaged / mapped.CARD).write_text(json.dumps(card | {"labels": labels}))
+        refused(damaged, "has labels that are not one integer for each class")
 
 
 def test_what_is_missing_or_of_another_size_is_said(damaged) -> None:

@@ -6,6 +6,7 @@ import errno
 import sys
 from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -188,7 +189,7 @@ def test_a_full_disk_is_said_before_the_work(monkeypatch: pytest.MonkeyPatch, tm
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage(1 << 20, 1 << 20, 4 * N * 16))
     made, x, g = network("gcn", width=16), features(), graph()
-    with pytest.raises(UserError, match="up to .* of disk and .* free; free space, or choose another --out"):
+    with pytest.raises(UserError, match=r"up to .* of disk and .* free; free space, or choose another --out"):
         Layerwise(memory=0, folder=tmp_path).logits(made, x, g)
     Layerwise(folder=tmp_path).logits(made, x, g)
     assert list(tmp_path.iterdir()) == []
@@ -226,6 +227,16 @@ def test_tables_are_in_memory_as_long_as_the_budget_lasts(tmp_path: Path) -> Non
     tables.drop(second)
     assert bool((second == 1).all()), "what is held stays readable"
     assert not _maps(tables.make(10, 3))
+
+
+def test_tables_on_a_gpu_are_measured_by_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    tables: Any = Tables(1 << 50, None, torch.zeros(1))
+    tables.like = SimpleNamespace(device=torch.device("cuda"))
+    for name, found in (("mem_get_info", (1000, 2000)), ("memory_reserved", 300), ("memory_allocated", 100)):
+        monkeypatch.setattr(torch.cuda, name, lambda _, found=found: found)
+    tables.check(1200)
+    with pytest.raises(UserError, match=r"and the GPU has 0\.0 GB free; run it on the CPU"):
+        tables.check(1201)
 
 
 def test_a_disk_that_is_full_by_then_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

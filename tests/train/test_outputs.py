@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from gnnkd.data.row_arrays import shared
 from gnnkd.errors import UserError
 from gnnkd.train import checkpoint, outputs
 
@@ -24,7 +25,7 @@ def test_the_file_is_that_of_the_same_tensors(tmp_path: Path, storage: str, rows
         into[rows // 2 :] = logits[rows // 2 :]
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     found = outputs.opened(tmp_path / "b")
-    assert torch.equal(outputs.tensor(found.logits), kept)
+    assert torch.equal(shared(found.logits), kept)
     assert torch.equal(found.index, index)
     assert found.meta == META
     assert abs((tmp_path / "b").stat().st_size - outputs.size(rows, 3, storage)) < 500

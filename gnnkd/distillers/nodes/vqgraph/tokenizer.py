@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.linalg import vector_norm
 
 from gnnkd.data.augment import generator, key
-from gnnkd.distillers.losses import cross_entropy
+from gnnkd.distillers.losses import cross_entropy, full_precision
 from gnnkd.distillers.nodes.vqgraph.codebook import followed, nearest, perplexity, unit
 from gnnkd.graph.structure import CSR, Graph
 from gnnkd.nn.gcn import GCNConv
@@ -107,6 +107,7 @@ def trained(batch: Batch, n_classes: int, settings: Settings, seed: int) -> Toke
     The global random state stays as it is.
     """
     x, graph = cast("Tensor | CSR", batch.x), batch.graph
+    x = x if isinstance(x, CSR) else full_precision(x)
     assert isinstance(graph, Graph)
     device, n = batch.y.device, batch.y.numel()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
