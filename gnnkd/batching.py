@@ -119,7 +119,7 @@ def _check_fanouts(role: str, name: str, needed: int, train: TrainSettings) -> N
             f"{role}.fanouts is {list(given)}, and {name} looks at rows alone: leave it out, or give it to the other "
             "stage, as teacher.fanouts"
         )
-    if needed and len(given or ()) < needed:
+    if needed and len(given or ()) != needed:
         said = "not given" if given is None else list(given)
         raise UserError(
             f"{role}.fanouts is {said}, and {name} has {needed} layers that look at edges: give the most neighbours of "

@@ -53,6 +53,7 @@ def resolve(
         _check_student(name, learner)
     teacher, teacher_train = models.settings("teacher", taught, groups["teacher"])
     student, student_train = models.settings("student", learner, groups["student"])
+    _check_curved(method, student, of_method)
     config = Config(
         dataset=dataset,
         split=split,
@@ -109,6 +110,25 @@ def _check_student(method: str, learner: models.Model) -> None:
         )
     if not isinstance(learner, str) and not kind.wraps and kind.learner is not distillers.Distiller.learner:
         raise UserError(f"{method} builds its student around a network of gnnkd's own, and {name} is a module; use mlp")
+
+
+def _check_curved(method: str, student: Mapping[str, Any], of_method: Mapping[str, Any]) -> None:
+    """Refuse a student in which a method that weights by curvature would change nothing.
+
+    Behind a layer norm, as behind a softmax, a gradient sums to zero over the outputs, whatever the weights are.
+
+    Raises:
+        UserError: it is one.
+    """
+    if (
+        distillers.graph_methods()[method].wraps
+        and student.get("norm") == "layer"
+        and of_method.get("control") != "flat"
+    ):
+        raise UserError(
+            f"student.norm is 'layer': the curvature that {method} weights by is zero behind layer norms, so it would "
+            "change nothing; set student.norm=batch or none, or method.control=flat"
+        )
 
 
 def _given(said: Groups, *, wraps: bool) -> frozenset[str]:

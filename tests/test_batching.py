@@ -310,6 +310,7 @@ def test_a_method_learns_on_the_batches_that_it_declares_and_on_no_others(method
     [
         ({"teacher": {"batch_size": 8}}, "teacher.fanouts is not given, and sage has 2 layers"),
         ({"teacher": {"batch_size": 8, "fanouts": [3]}}, r"teacher.fanouts is \[3\]"),
+        ({"teacher": {"batch_size": 8, "fanouts": [3, 3, 3]}}, r"fanouts is \[3, 3, 3\], and sage has 2 layers"),
         ({"teacher": {"fanouts": [3, 3]}}, "give a batch_size"),
         ({"teacher": {"batch_size": 8, "fanouts": [3, 0]}}, "at least 1, or null"),
         ({"teacher": {"batch_size": 0, "fanouts": [3, 3]}}, "batch_size is 0"),

@@ -163,6 +163,7 @@ MISTAKES = [
     (["--set", "student.width=0"], "width is 0"),
     (["--set", "student.dropout=1"], "dropout is 1"),
     (["--set", "student.norm=bacth"], "did you mean 'batch'"),
+    (["--method", "dgd", "--set", "student.norm=layer"], "set student.norm=batch or none"),
     (["--set", "data.k=0"], "data.k is 0"),
     (["--set", "data.normalise=rows"], "unknown value of data.normalise 'rows'"),
     (["--set", "data.undirected=maybe"], "it must be true or false"),

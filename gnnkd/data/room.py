@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -10,13 +11,14 @@ def memory(root: Path = Path("/")) -> int | None:
     """Bytes of memory that are free or can be made so; None where the system does not say.
 
     The least of what the machine has and of what the control groups of this process leave to it (those of a container
-    or of a batch system): the limit of each less what is used but for files that were read, which make way.
+    or of a batch system): the limit of each less what is used but for files that were read, which make way. Processes
+    that torchrun has started here share it.
 
     Args:
         root: of the system's files.
     """
     found = [*_machine(root), *_groups(root)]
-    return max(0, min(found)) if found else None
+    return max(0, min(found)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if found else None
 
 
 def _machine(root: Path) -> list[int]:

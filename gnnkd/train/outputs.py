@@ -62,12 +62,29 @@ def writing(
     Raises:
         UserError: it cannot be written, or a logit is not finite in this type.
     """
-    head, start, total = _header(index.numel(), classes, storage, meta)
-    draft: Path | None = None
+    start, total = _header(index.numel(), classes, storage, meta)[1:]
+    with _said(file, total):
+        draft = _draft(file, index, classes, storage, meta)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-        draft = Path(name)
+        kind = TYPES[storage][1]
+        mapped = np.memmap(draft, kind, mode="r+", offset=start, shape=(index.numel(), classes))
+        yield torch.from_numpy(mapped)
+        _check_finite(mapped, storage)
+        with _said(file, total):
+            mapped.flush()
+            del mapped
+            draft.chmod(0o644)
+            draft.replace(file)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _draft(file: Path, index: Int[Tensor, " N"], classes: int, storage: str, meta: Mapping[str, Any]) -> Path:
+    """A file beside `file`, of its size, that has all but the logits."""
+    head, _, total = _header(index.numel(), classes, storage, meta)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    try:
         with os.fdopen(handle, "r+b") as opened_file:
             # A mapped page without room on the disk would end the process.
             if hasattr(os, "posix_fallocate"):
@@ -77,22 +94,21 @@ def writing(
             opened_file.write(head)
             for part in torch.split(index.cpu(), _BLOCK):
                 opened_file.write(part.numpy().astype("<i8").tobytes())
-        kind = TYPES[storage][1]
-        mapped = np.memmap(draft, kind, mode="r+", offset=start, shape=(index.numel(), classes))
-        yield torch.from_numpy(mapped)
-        _check_finite(mapped, storage)
-        mapped.flush()
-        del mapped
-        draft.chmod(0o644)
-        draft.replace(file)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    return Path(name)
+
+
+@contextmanager
+def _said(file: Path, total: int) -> Iterator[None]:
+    try:
+        yield
     except OSError as problem:
         raise UserError(
             f"{file} takes {total / 1e9:.2f} GB and cannot be written ({problem.strerror}); free space, or choose "
             "another folder with --out"
         ) from None
-    finally:
-        if draft is not None:
-            draft.unlink(missing_ok=True)
 
 
 def opened(file: Path) -> Outputs:

@@ -50,6 +50,7 @@ class WholeBatch(Course):
         self.model, self.batch, self.distiller, self.teacher = model, batch, distiller, teacher
         self.validation, self.watcher, self.seed, self.settings = validation, watcher, seed, settings
         self.device, self.show = batch.y.device, among_all(model, batch)
+        self.validates = bool(validation[1].any())
         self.optimizer = adam(model, distiller, settings, self.device)
 
     def epoch(self, step: Step) -> Epoch:
@@ -62,12 +63,13 @@ class WholeBatch(Course):
             seen = dict(self.watcher.watch(self.batch, look, step))
         watched = time.perf_counter()
         taken = update(self.model, self.optimizer, self.distiller, self.batch, self.teacher, step, self.show)
-        score = self._score() if self.settings.validates(step) else None
+        scored = self.settings.validates(step)
+        score = self._score() if self.validates and scored else None
         done = time.perf_counter()
         if self.watcher is not None and score is not None:
             self.watcher.validated(score)
         aside = watched - start + time.perf_counter() - done
-        return Epoch(score, taken | seen, aside=aside, scored=score is not None)
+        return Epoch(score, taken | seen, aside=aside, scored=scored)
 
     @torch.no_grad()
     def _score(self) -> float:

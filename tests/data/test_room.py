@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
+
 from gnnkd.data import room
 
 MB = 1 << 20
@@ -20,6 +22,11 @@ def system(root: Path, files: Mapping[str, str] | None = None) -> Path:
 
 def test_what_the_machine_has(tmp_path: Path) -> None:
     assert room.memory(system(tmp_path)) == 8 * MB
+
+
+def test_processes_of_one_machine_share_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert room.memory(system(tmp_path)) == 2 * MB
 
 
 def test_a_system_that_says_nothing(tmp_path: Path) -> None:

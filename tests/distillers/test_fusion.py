@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from gnnkd import nn
 from gnnkd.distillers.dgd import fusion
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden" / "dgd_fusion_0.npz"
@@ -107,6 +108,22 @@ def test_a_linear_loss_has_no_curvature() -> None:
     w = torch.randn(3, 2, requires_grad=True)
     (g,) = torch.autograd.grad((2 * w).sum(), w, create_graph=True)
     assert not fusion.curvature({"w": g}, {"w": w})["w"].any()
+
+
+def test_behind_layer_norms_there_is_no_curvature() -> None:
+    """Why the command refuses them: with batch norms there is some."""
+    torch.manual_seed(0)
+    x, y = torch.randn(20, 5, dtype=torch.float64), torch.arange(20) % 3
+    found = {}
+    for norm in ("layer", "batch"):
+        network = nn.mlp(5, 3, layers=3, width=7, dropout=0.0, norm=norm).double()
+        weights = {name: p for name, p in network.named_parameters() if p.dim() == 2}
+        loss = F.cross_entropy(network(x, None).logits, y)
+        grads = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
+        curved = fusion.curvature(dict(zip(weights, grads, strict=True)), weights)
+        found[norm] = max(float(c.abs().max()) for c in curved.values())
+    assert found["layer"] < 1e-12
+    assert found["batch"] > 1e-4
 
 
 @pytest.mark.parametrize(("m", "s", "dealt"), [

@@ -13,6 +13,7 @@ from gnnkd import nn
 from gnnkd.distillers.base import Distiller, Lesson
 from gnnkd.distillers.dgd import Dgd
 from gnnkd.distillers.maps import pooled
+from gnnkd.distillers.supervised import Supervised
 from gnnkd.errors import UserError
 from gnnkd.graph.structure import CSR, Graph
 from gnnkd.train.fit import Fit
@@ -87,3 +88,12 @@ def test_rows_of_the_last_weight_matrix_are_the_features() -> None:
         pooled(sparse)
     with pytest.raises(UserError, match="choose a deeper one"):
         pooled(Output(output.logits))
+
+
+def test_without_validation_the_last_epoch_is_kept() -> None:
+    batch, settings = _batch(), TrainSettings(epochs=3)
+    validation = (batch.y, torch.zeros(N, dtype=torch.bool))
+    course = WholeBatch(nn.MODELS["mlp"](D, C, layers=2, width=5), batch, Supervised(), None, validation, settings)
+    reached = Fit(course, settings).run()
+    assert reached.best_epoch == 2
+    assert all("val_acc" not in row for row in reached.history)
