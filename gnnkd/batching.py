@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 
 from gnnkd import models, nn
-from gnnkd.errors import UserError
+from gnnkd.errors import Unfit, UserError
 from gnnkd.graph_config import Config
 from gnnkd.logits import Logits
 from gnnkd.models import Model
@@ -66,7 +66,8 @@ def check(config: Config) -> None:
     """Refuse batches that a network or a method cannot learn on.
 
     Raises:
-        UserError: that, or fan-outs that do not fit the network.
+        Unfit: that.
+        UserError: fan-outs that do not fit the network.
     """
     if not isinstance(config.teacher_network, Logits) and config.teacher_train.batch_size is not None:
         found = _hops("teacher", config.teacher_network, config)
@@ -75,12 +76,12 @@ def check(config: Config) -> None:
         return
     found, kind, method = _hops("student", config.student_network, config), of_student(config), config.base
     if kind not in batches(config):
-        raise UserError(
+        raise Unfit(
             f"student.batch_size is {config.student_train.batch_size}, and {method or config.method} needs all nodes "
             "at once: set student.batch_size=null, or choose a method such as glnn or kd"
         )
     if kind == "sampled" and not found and not config.student_train.fanouts:
-        raise UserError(
+        raise Unfit(
             f"{method or config.method} learns on more than rows and logits: with student.batch_size say how many "
             "neighbours are drawn for a node, as student.fanouts=[10]"
         )
@@ -95,7 +96,7 @@ def _hops(role: str, network: Model, config: Config) -> int:
     found = None if isinstance(network, Own) else edge_layers(network, options)
     if found is None:
         train = config.teacher_train if role == "teacher" else config.student_train
-        raise UserError(
+        raise Unfit(
             f"{role}.batch_size is {train.batch_size}, and {models.name(network)} cannot be asked about some nodes at "
             f"a time: set {role}.batch_size=null, or choose {', '.join(able[:-1])} or {able[-1]}"
         )

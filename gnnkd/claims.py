@@ -44,9 +44,8 @@ def claim(
 ) -> bool:
     """Make a place ready for the run described; False if that run is finished there already, and stays.
 
-    The description is written to `config.json`. Nothing that a run left is lost unless `overwrite` says so.
-    `differing` is as in `check_teacher`, and `way`
-    says how this command writes to another place.
+    The description is written to `config.json`. Nothing that a run left is lost unless `overwrite` says so. `differing`
+    is as in `check_teacher`, and `way` says how this command writes to another place.
 
     Raises:
         UserError: another configuration lies there, an unfinished run (without `resume`), damaged files, or the folder

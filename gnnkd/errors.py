@@ -10,6 +10,10 @@ class UserError(ValueError):
     """A mistake in flags, files or data: one line that names the value, the constraint and the way out."""
 
 
+class Unfit(UserError):  # noqa: N818
+    """What is spelt well and cannot go together: a method and a student, batches, or what teaches."""
+
+
 def unknown(what: str, word: str, allowed: Iterable[str]) -> UserError:
     """The error for a name that does not exist, with the allowed ones and the nearest match."""
     names = sorted(allowed)

@@ -15,7 +15,7 @@ from gnnkd.data.task import NodeTask
 from gnnkd.data.task import task as make_task
 from gnnkd.distillers.base import Distiller
 from gnnkd.distillers.dgd.settings import GeneratorSettings
-from gnnkd.errors import UserError
+from gnnkd.errors import Unfit, UserError
 from gnnkd.halves import as_arguments
 from gnnkd.logits import Logits
 from gnnkd.models import Model, Teacher
@@ -215,11 +215,11 @@ class Config:
         """Refuse a method that learns from more than the logits that there are.
 
         Raises:
-            UserError: it does.
+            Unfit: it does.
         """
         if self.wants_generators:
             instead = distillers.default_base(models.needs_graph(self.student_network))
-            raise UserError(
+            raise Unfit(
                 f"{self.method} learns from generators, which are learnt while a teacher trains; with ready logits use "
                 f"the method {instead}, or train a teacher"
             )
@@ -230,7 +230,7 @@ class Config:
                 if asks
                 else "reads a teacher's features, and ready logits have none"
             )
-            raise UserError(
+            raise Unfit(
                 f"{self.base or self.method} {why}; use "
                 f"{distillers.default_base(models.needs_graph(self.student_network))}, or train a teacher"
             )

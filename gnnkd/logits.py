@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, final
 
@@ -112,11 +112,21 @@ class Logits:
 
 
 def read(file: Path) -> Logits:
-    """The logits in an .npy file; nothing in it is executed.
+    """The logits in an .npy file; nothing in it is executed. The last file is not read twice while it is the same.
 
     Raises:
         UserError: no such file, another kind of file, or what `of` refuses.
     """
+    try:
+        there = file.stat()
+    except OSError as problem:
+        raise UserError(f"{file} cannot be read ({problem.strerror})") from None
+    return _read(file, there.st_ino, there.st_mtime_ns, there.st_size)
+
+
+@lru_cache(maxsize=1)
+def _read(file: Path, *_: int) -> Logits:
+    """As `read`; the numbers change with the file."""
     try:
         with file.open("rb") as stream:
             if stream.read(len(_NPY)) != _NPY:

@@ -32,7 +32,12 @@ def wilcoxon(differences: Sequence[float], alternative: Literal["two-sided", "gr
     return float(ways[extreme].sum() / ways.sum())
 
 
-def outcomes(differences: Sequence[float]) -> str:
+def counts(differences: Sequence[float]) -> tuple[int, int, int]:
     """How many are above, at and below zero."""
-    signs = [0 if abs(d) <= EQUAL else d for d in differences]
-    return f"{sum(d > 0 for d in signs)}/{sum(d == 0 for d in signs)}/{sum(d < 0 for d in signs)}"
+    above, below = sum(d > EQUAL for d in differences), sum(d < -EQUAL for d in differences)
+    return above, len(differences) - above - below, below
+
+
+def outcomes(differences: Sequence[float]) -> str:
+    """The counts as "above/at/below"."""
+    return "/".join(map(str, counts(differences)))

@@ -6,6 +6,7 @@ Those of methods are what its authors publish for a dataset; a comparison with t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 ANY = "*"
@@ -134,17 +135,18 @@ def preset(dataset: str, protocol: str, teacher: str, student: str) -> dict[str,
     """The groups `teacher` and `student` of a run; `dataset` may be any name or path."""
     name = dataset.lower().replace("_", "-")
     return {
-        "teacher": _matching(TEACHERS, (name, protocol, teacher)),
-        "student": _matching(STUDENTS, (name, protocol, student)),
+        "teacher": matching(TEACHERS, (name, protocol, teacher)),
+        "student": matching(STUDENTS, (name, protocol, student)),
     }
 
 
 def of_method(dataset: str, setting: str, method: str) -> Settings:
     """The group `method` of a run."""
-    return _matching(METHODS, (dataset.lower().replace("_", "-"), setting, method))
+    return matching(METHODS, (dataset.lower().replace("_", "-"), setting, method))
 
 
-def _matching(table: dict[tuple[str, str, str], Settings], key: tuple[str, str, str]) -> Settings:
+def matching(table: Mapping[Any, Settings], key: tuple[str, ...]) -> Settings:
+    """The settings of all entries that match, later ones over earlier ones; `ANY` matches every word."""
     found: Settings = {}
     for pattern, settings in table.items():
         if all(want in (ANY, have) for want, have in zip(pattern, key, strict=True)):

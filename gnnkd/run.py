@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from gnnkd import batching, distillers, models, options, presets
 from gnnkd.data.graphs import SOURCES
 from gnnkd.data.task import PROTOCOLS, SETTINGS
 from gnnkd.distillers.dgd.settings import GeneratorSettings
-from gnnkd.errors import UserError
+from gnnkd.errors import Unfit, UserError
 from gnnkd.graph_config import Config, DataSettings
 from gnnkd.logits import Logits
 from gnnkd.models import Groups
+from gnnkd.nn import MODELS
+from gnnkd.nn.network import Layer
 
 __all__ = ["Config", "DataSettings", "resolve"]
 
@@ -37,7 +40,8 @@ def resolve(
         levels: groups `data teacher student method train` of options, weakest first; presets and defaults stand below.
 
     Raises:
-        UserError: an unknown name or option, a value of a wrong type or out of range.
+        UserError: an unknown name or option, a value of a wrong type or out of range; an `Unfit` where names and
+            options are good, and cannot go together.
     """
     split = None if split is None else options.word("split", split, PROTOCOLS)
     setting = options.word("setting", setting, SETTINGS)
@@ -53,6 +57,8 @@ def resolve(
         _check_student(name, learner)
     teacher, teacher_train = models.settings("teacher", taught, groups["teacher"])
     student, student_train = models.settings("student", learner, groups["student"])
+    for name in (method, *([base] if base else [])):
+        _check_layers(name, learner, student)
     _check_curved(method, student, of_method)
     config = Config(
         dataset=dataset,
@@ -99,17 +105,34 @@ def _check_student(method: str, learner: models.Model) -> None:
     """Refuse a student that a method does not teach.
 
     Raises:
-        UserError: it does not.
+        Unfit: it does not.
     """
     kind, name, on_graph = distillers.graph_methods()[method], models.name(learner), models.needs_graph(learner)
     if on_graph and not kind.on_graphs:
-        raise UserError(f"{method} teaches students that look at rows alone, and {name} passes messages; use mlp")
+        raise Unfit(f"{method} teaches students that look at rows alone, and {name} passes messages; use mlp")
     if not on_graph and not kind.on_rows:
-        raise UserError(
-            f"{method} teaches students that pass messages, and {name} looks at rows alone; use gcn or sage"
-        )
+        raise Unfit(f"{method} teaches students that pass messages, and {name} looks at rows alone; use gcn or sage")
     if not isinstance(learner, str) and not kind.wraps and kind.learner is not distillers.Distiller.learner:
-        raise UserError(f"{method} builds its student around a network of gnnkd's own, and {name} is a module; use mlp")
+        raise Unfit(f"{method} builds its student around a network of gnnkd's own, and {name} is a module; use mlp")
+
+
+def _check_layers(method: str, learner: models.Model, options: Mapping[str, Any]) -> None:
+    """Refuse a student without hidden rows, of a method that compares them; a module is asked when it has seen data.
+
+    Raises:
+        Unfit: it is one.
+    """
+    least = distillers.graph_methods()[method].least_layers
+    if least == 1 or not isinstance(learner, str):
+        return
+    with torch.device("meta"):
+        network = MODELS[learner](1, 2, **options)
+    if sum(isinstance(part, Layer) for part in network.modules()) < least:
+        deeper = "student.layers=2" if "layers" in options else "a student such as gcn"
+        raise Unfit(
+            f"{method} compares hidden rows, and {learner} with one layer of weights has none; use {deeper}, or a "
+            "method of logits such as glnn"
+        )
 
 
 def _check_curved(method: str, student: Mapping[str, Any], of_method: Mapping[str, Any]) -> None:
@@ -118,14 +141,14 @@ def _check_curved(method: str, student: Mapping[str, Any], of_method: Mapping[st
     Behind a layer norm, as behind a softmax, a gradient sums to zero over the outputs, whatever the weights are.
 
     Raises:
-        UserError: it is one.
+        Unfit: it is one.
     """
     if (
         distillers.graph_methods()[method].wraps
         and student.get("norm") == "layer"
         and of_method.get("control") != "flat"
     ):
-        raise UserError(
+        raise Unfit(
             f"student.norm is 'layer': the curvature that {method} weights by is zero behind layer norms, so it would "
             "change nothing; set student.norm=batch or none, or method.control=flat"
         )

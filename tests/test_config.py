@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from gnnkd import distillers, nn, options, presets
 from gnnkd.config import parse
-from gnnkd.errors import UserError
+from gnnkd.errors import Unfit, UserError
+from gnnkd.graph.structure import Graph
 from gnnkd.run import resolve
 
 
@@ -234,6 +236,22 @@ def test_the_help_names_every_model_and_method() -> None:
     for name in nn.MODELS:
         assert name in VALUES["teacher_model"][1]
         assert name in VALUES["student_model"][1]
+
+
+@pytest.mark.parametrize("name", list(nn.MODELS))
+@pytest.mark.parametrize("layers", [1, 2])
+def test_methods_of_hidden_rows_refuse_networks_that_multiply_their_inputs_alone(name: str, layers: int) -> None:
+    given = {"layers": layers} if "layers" in options.of(nn.MODELS[name]) else {}
+    network = nn.MODELS[name](3, 2, **given).eval()
+    graph = Graph.from_edge_index(torch.tensor([[0, 1, 2], [1, 2, 0]]), 3)
+    operands = network(torch.rand(3, 3), graph).hidden.values()
+    levels = ({"student": given},)
+    if len({id(operand) for operand in operands}) > 1:
+        assert resolve(student_model=name, method="sp", levels=levels).student_model == name
+        return
+    with pytest.raises(Unfit, match=f"sp compares hidden rows, and {name} with one layer of weights has none"):
+        resolve(student_model=name, method="sp", levels=levels)
+    assert resolve(student_model=name, method="kd", levels=levels).method == "kd"
 
 
 # -- weights that change by epoch --------------------------------------------------------------------------------

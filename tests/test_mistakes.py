@@ -83,6 +83,16 @@ def test_dgd_without_generators_is_refused_before_a_teacher_is_trained(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(("method", "more"), [("fitnet", []), ("dgd", ["method.base=rkd"]), ("gsp", [])])
+def test_hidden_rows_of_a_student_without_any_are_refused_before_a_teacher_is_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], method: str, more: list[str]
+) -> None:
+    np.savez(tmp_path / "toy.npz", **_arrays())
+    error = _fails(capsys, tmp_path, "--method", method, "--set", "student.layers=1", *more)
+    assert "compares hidden rows, and mlp with one layer of weights has none; use student.layers=2" in error
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_disk_that_is_full(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

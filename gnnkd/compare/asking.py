@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from gnnkd import options
 from gnnkd.compare.cells import READY
-from gnnkd.compare.comparison import Comparison
+from gnnkd.compare.comparison import Comparison, known
 from gnnkd.compare.entries import Entry, entries, split
+from gnnkd.data import graphs
 from gnnkd.data.task import PROTOCOLS, SETTINGS
-from gnnkd.errors import UserError
+from gnnkd.errors import UserError, unknown
 from gnnkd.nn import MODELS
 from gnnkd.request import seeds_of
 
@@ -79,13 +80,30 @@ def _names(values: Mapping[str, Any]) -> dict[str, Any]:
     if not datasets:
         raise UserError("no dataset is named; leave the flag out, or say which")
     return {
-        "datasets": datasets,
+        "datasets": _datasets(datasets),
         "settings": _words("setting", values.get("setting", ["tran"]), SETTINGS),
         "teachers": (READY,) if ready else _words("teacher model", values.get("teacher", ["gcn"]), MODELS),
         "students": _words("student model", values.get("students", ["mlp"]), MODELS),
         "split": options.word("split", values["split"], PROTOCOLS) if "split" in values else None,
         "ready": ready,
     }
+
+
+def _datasets(said: Sequence[str]) -> tuple[str, ...]:
+    """Names as they are, whatever their case and dashes, each once; a path stays what it is.
+
+    Raises:
+        UserError: two names of one graph.
+    """
+    plain = [name.lower().replace("_", "-") for name in said]
+    there = graphs.names()
+    found = tuple(dict.fromkeys(one if one in there else name for one, name in zip(plain, said, strict=True)))
+    made: dict[Any, str] = {}
+    for name in found:
+        other = made.setdefault(graphs.MADE.get(name, name), name)
+        if other != name:
+            raise UserError(f"--dataset {other} and {name} are one graph; leave one out")
+    return found
 
 
 def _words(what: str, said: Sequence[str], allowed: Iterable[str]) -> tuple[str, ...]:
@@ -108,7 +126,17 @@ def _entries(words: Sequence[str], students: Sequence[str]) -> dict[str, tuple[E
     idle = next((student for student, mine in found.items() if not mine), None)
     if idle is not None:
         raise UserError(f"--students {idle}: no method teaches it; add one to --methods, as {idle} or kd")
+    for student, mine in found.items():
+        for entry in mine:
+            _check_options(entry, known(entry, student))
     return found
+
+
+def _check_options(entry: Entry, allowed: Iterable[str]) -> None:
+    """Refuse an option of a word that its method would not read."""
+    for name in entry.options:
+        if name not in allowed:
+            raise unknown(f"option of {entry.label.partition(':')[0]}:", name, allowed)
 
 
 def _against(said: str | None, found: Mapping[str, Sequence[Entry]]) -> str:

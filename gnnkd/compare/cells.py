@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from gnnkd.compare.entries import Entry, tag_of
-from gnnkd.errors import UserError
+from gnnkd.errors import Unfit, UserError
 
 if TYPE_CHECKING:
     from gnnkd.compare.comparison import Comparison
@@ -89,7 +89,7 @@ class Cell:
         """What the command line would make of it.
 
         Raises:
-            UserError: an unknown option, a value out of range, or a method that cannot teach the student.
+            UserError: an unknown option, or a value out of range; an `Unfit` where the method cannot teach the student.
         """
         from gnnkd import halves, logits
 
@@ -165,26 +165,15 @@ def _under(comparison: Comparison, where: Mapping[str, str]) -> Iterator[Cell]:
 
 
 def impossible(cell: Cell) -> str | None:
-    """Why a student's cell can never be run, whatever its options; None if it can."""
-    from gnnkd import distillers, nn
+    """Why a student's cell can never be run, however its options are spelt; None if it can.
 
-    if cell.entry is None or cell.student_model is None:
+    Raises:
+        UserError: an unknown option, or a value out of range.
+    """
+    if cell.entry is None:
         return None
-    there, on_graph = distillers.graph_methods(), nn.needs_graph(cell.student_model)
-    for name in (cell.entry.method, cell.entry.base):
-        if name is not None and on_graph and not there[name].on_graphs:
-            return f"{name} teaches students that look at rows alone, and {cell.student_model} passes messages"
-        if name is not None and not on_graph and not there[name].on_rows:
-            return f"{name} teaches students that pass messages, and {cell.student_model} looks at rows alone"
-    if cell.ready is not None:
-        return _lacking(cell)
-    return None
-
-
-def _lacking(cell: Cell) -> str | None:
-    """What ready logits lack for a method."""
     try:
         cell.plan()
-    except UserError as mistake:
-        return str(mistake)
+    except Unfit as unfit:
+        return str(unfit)
     return None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from gnnkd.compare.cells import Cell, cells, impossible
 from gnnkd.compare.entries import Entry
-from gnnkd.errors import UserError, unknown
+from gnnkd.errors import Unfit, UserError, unknown
 
 if TYPE_CHECKING:
     from gnnkd.distillers.dgd.settings import GeneratorSettings
@@ -101,10 +102,24 @@ class Comparison:
         for student in self.students:
             yield from self.entries[student]
 
+    @cached_property
+    def cells(self) -> tuple[Cell, ...]:
+        """All cells, those that cannot be run included.
+
+        Raises:
+            UserError: as `cells.cells`.
+        """
+        return tuple(cells(self))
+
     def cannot(self, cell: Cell) -> str | None:
-        """Why a cell cannot be run; None if it can."""
+        """Why a cell of this comparison cannot be run; None if it can."""
         ground = self.grounds.get(cell.dataset)
-        return (ground.cannot.get(cell.setting) if ground else None) or impossible(cell)
+        return (ground.cannot.get(cell.setting) if ground else None) or self._impossible[cell.configuration]
+
+    @cached_property
+    def _impossible(self) -> Mapping[str, str | None]:
+        """By configuration, for its seeds have the same options."""
+        return {cell.configuration: impossible(cell) for cell in self.cells if cell.seed == self.seeds[0]}
 
     # -- options of a cell -------------------------------------------------------------------------------------
 
@@ -124,7 +139,11 @@ class Comparison:
                 shared: dict[str, Any] = {**where, "split": self.split, "seed": self.seeds[0]}
                 groups = self.of_student(entry, student)
                 cell = Cell(**shared, student_model=student, entry=entry, groups=groups)
-                if impossible(cell) is None and (plan := cell.config()).wants_generators:
+                try:
+                    plan = cell.config()
+                except Unfit:
+                    continue
+                if plan.wants_generators:
                     plan.check_generators()
                     assert plan.generators is not None
                     wanted[entry.label] = (plan.generators, _of_generators(entry.options))
@@ -167,9 +186,9 @@ class Comparison:
         labels = [entry.label for entry in self.every()]
         if self.against not in labels:
             raise unknown("--against", self.against, dict.fromkeys(labels))
-        first = [cell for cell in cells(self) if cell.seed == self.seeds[0] and impossible(cell) is None]
-        for cell in first:
-            cell.plan()
+        for cell in self.cells:
+            if cell.seed == self.seeds[0] and self.cannot(cell) is None:
+                cell.plan()
 
     def _check_methods(self) -> None:
         every = {name for student in self.students for e in self.entries[student] for name in known(e, student)}

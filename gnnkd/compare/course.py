@@ -10,7 +10,7 @@ from typing import final
 from gnnkd import messages
 from gnnkd.allocator import keep_freed_memory
 from gnnkd.compare import rows, tuning, writing
-from gnnkd.compare.cells import Cell, cells
+from gnnkd.compare.cells import Cell
 from gnnkd.compare.comparison import Comparison
 from gnnkd.compare.grounds import surveyed
 from gnnkd.compare.pool import Outcome, Pool, Work
@@ -61,13 +61,15 @@ class _Course:
         """Say what the data shows and what cannot be run, and refuse teachers that lack something.
 
         Raises:
-            UserError: a finished teacher has no generators, and a student learns from them.
+            UserError: two datasets have one folder, or a finished teacher has no generators, and a student learns from
+                them.
         """
         comparison = self.comparison
+        self._check_folders()
         for ground in comparison.grounds.values():
             for note in ground.notes:
                 comparison.say(f"{ground.name}: {note}")
-        reasons = {cell.configuration: comparison.cannot(cell) for cell in cells(comparison)}
+        reasons = {cell.configuration: comparison.cannot(cell) for cell in comparison.cells}
         for configuration, reason in reasons.items():
             if reason is not None:
                 comparison.say(f"{configuration}: cannot run: {reason}")
@@ -75,8 +77,18 @@ class _Course:
             if cell.entry is None and comparison.train and not comparison.overwrite:
                 check_generators(cell, self._place(cell))
 
+    def _check_folders(self) -> None:
+        """Refuse datasets whose runs would lie in the same places."""
+        there: dict[tuple[str, str], str] = {}
+        for said, ground in self.comparison.grounds.items():
+            other = there.setdefault((ground.name, ground.protocol), said)
+            if other != said:
+                raise UserError(
+                    f"--dataset {other} and {said} have one folder, '{ground.name}'; leave one out, or rename its file"
+                )
+
     def _possible(self) -> list[Cell]:
-        return [cell for cell in cells(self.comparison) if self.comparison.cannot(cell) is None]
+        return [cell for cell in self.comparison.cells if self.comparison.cannot(cell) is None]
 
     def _place(self, cell: Cell) -> Place:
         ground = self.comparison.grounds[cell.dataset]
@@ -124,8 +136,8 @@ class _Course:
 
     def _work(self, cell: Cell) -> Training:
         asked = self.comparison
-        names = ("out", "data_root", "device", "train", "overwrite")
-        return Training(cell, **{name: getattr(asked, name) for name in names})
+        names = ("data_root", "device", "train", "overwrite")
+        return Training(cell, self._place(cell), **{name: getattr(asked, name) for name in names})
 
     def _heard(self, cell: Cell, outcome: Outcome) -> None:
         """Write down what a cell has come to."""

@@ -114,6 +114,10 @@ def _checked(word: str, method: str, base: str | None) -> tuple[str, str | None]
     from gnnkd import distillers, nn
 
     there = distillers.graph_methods()
+    if method not in there and method in distillers.image_methods():
+        raise UserError(
+            f"'{word}': {method} teaches networks of images, and python -m gnnkd.compare compares methods on graphs"
+        )
     if method not in there:
         raise unknown("method", method, [*there, *nn.MODELS])
     if base is None or str(base) == "auto":
@@ -128,7 +132,9 @@ def _checked(word: str, method: str, base: str | None) -> tuple[str, str | None]
 
 
 def _value(text: str) -> Any:
-    """A number, true, false or null; everything else is a word."""
+    """A number, true, false or null, a list of one of them in brackets; everything else is a word."""
+    if text[0] + text[-1] == "[]":  # more would be separated by commas, as words are
+        return [_value(text[1:-1])]
     plain = {"true": True, "false": False, "null": None, "none": None}
     if text.lower() in plain:
         return plain[text.lower()]

@@ -47,11 +47,10 @@ def accuracy(section: Section) -> Grid:
 
 
 def _wants(section: Section) -> dict[str, str]:
-    """What predictions need beside features, by method; nothing where all methods need the same."""
+    """What predictions need beside features, by method; nothing where all methods need features alone."""
     found = {label: needs(next(iter(cells.values()))) for label, cells in section.cells.items()}
-    if len({found[label] for label in section.labels}) < 2:
-        return {}
-    return {label: f"A prediction needs {said}." for label, said in found.items() if said not in ("", "features")}
+    said = {label: f"A prediction needs {need}." for label, need in found.items() if need not in ("", "features")}
+    return said if said.keys() & set(section.labels) else {}
 
 
 def _scored(section: Section, cell: Cell, best: bool, mark: str, notes: dict[str, int]) -> Item:
@@ -92,7 +91,9 @@ def _about(section: Section) -> str:
         f"p < {ALPHA:g} after Holm over the data sets."
     )
     least = 2 ** (1 - n)
-    return text + (f" With {n} seeds p cannot fall below {least:.3g}." if least >= ALPHA / 10 else "")
+    return text + (
+        f" With {n} {'seed' if n == 1 else 'seeds'} p cannot fall below {least:.3g}." if least >= ALPHA / 10 else ""
+    )
 
 
 def parts(section: Section) -> Grid:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gnnkd.compare.cells import cells
 from gnnkd.compare.comparison import Comparison, Ground
 from gnnkd.data.dataset import NodeDataset
 from gnnkd.data.task import protocols
@@ -19,14 +18,14 @@ def surveyed(comparison: Comparison) -> Comparison:
         UserError: a dataset is not there or damaged, or no cell can be run.
     """
     found = replace(comparison, grounds={name: _ground(comparison, name) for name in comparison.datasets})
-    reasons = [found.cannot(cell) for cell in cells(found) if cell.entry is not None]
+    reasons = [found.cannot(cell) for cell in found.cells if cell.entry is not None]
     if reasons and all(reasons):
         raise UserError(f"nothing can be run: {'; '.join(dict.fromkeys(filter(None, reasons)))}")
     return found
 
 
 def _ground(comparison: Comparison, name: str) -> Ground:
-    there = [cell for cell in cells(comparison) if cell.dataset == name and comparison.cannot(cell) is None]
+    there = [cell for cell in comparison.cells if cell.dataset == name and comparison.cannot(cell) is None]
     if not there:  # methods and students do not fit, whatever the data is
         return Ground(name, comparison.split or "")
     plan = there[0].config()

@@ -48,11 +48,7 @@ def _read(row: Row) -> list[dict[str, float]]:
 
 def band(found: Mapping[int, History], key: str) -> Band | None:
     """A value over the epochs, as long as at least half of the seeds that have it still train; None if none has it."""
-    series = [
-        {row["epoch"]: row[key] for row in history if math.isfinite(row.get(key, math.nan))}
-        for history in found.values()
-    ]
-    series = [one for one in series if one]
+    series = [one for history in found.values() if (one := _series(history, key))]
     epochs = sorted({epoch for one in series for epoch in one})
     epochs = [epoch for epoch in epochs if 2 * sum(epoch in one for one in series) >= len(series)]
     if not epochs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from gnnkd.compare.grid import Grid, Item
 from gnnkd.compare.grids import grids
 from gnnkd.compare.markup import STYLE, capital, figure, table, text
 from gnnkd.compare.sections import TEACHER, Row, Section, sections
-from gnnkd.provenance import commit, versions
+from gnnkd.provenance import versions
 from gnnkd.train.checkpoint import write_bytes
 
 NAME, TUNING = "report.html", "tuning.json"
@@ -79,7 +80,7 @@ def _head(rows: Sequence[Row], found: Sequence[Section], more: Mapping[str, str]
         "Runs": ", ".join(f"{count} {status}" for status, count in counts.items()),
         **more,
         "Versions": made,
-        "Commit": ", ".join(dict.fromkeys(row["commit"] for row in rows if row.get("commit"))) or commit() or "none",
+        "Commit": _commits(rows),
     }
     lines = "".join(f"<dt>{text(name)}</dt><dd>{text(value)}</dd>" for name, value in said.items())
     honest = (
@@ -87,6 +88,12 @@ def _head(rows: Sequence[Row], found: Sequence[Section], more: Mapping[str, str]
         "whose weights are kept is chosen by validation accuracy, never by test accuracy."
     )
     return f"<dl>{lines}</dl>\n<p>{honest}</p>"
+
+
+def _commits(rows: Sequence[Row]) -> str:
+    """Of which commits the finished runs are, and how many of each; a run outside of a repository knows none."""
+    found = Counter(row.get("commit") or "not known" for row in rows if row["status"] == "finished")
+    return ", ".join(f"{name} ({count} {'run' if count == 1 else 'runs'})" for name, count in found.items()) or "none"
 
 
 def _contents(found: Sequence[Section]) -> str:

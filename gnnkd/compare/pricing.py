@@ -7,7 +7,7 @@ from typing import Any
 
 from gnnkd import predictor
 from gnnkd.compare import costs, rows
-from gnnkd.compare.cells import Cell, cells
+from gnnkd.compare.cells import Cell
 from gnnkd.compare.comparison import Comparison
 from gnnkd.compare.progress import board
 from gnnkd.compare.training import Desk
@@ -45,7 +45,7 @@ def priced(comparison: Comparison) -> None:
 
 def _first(comparison: Comparison) -> list[tuple[Cell, Place]]:
     found = []
-    for cell in cells(comparison):
+    for cell in comparison.cells:
         if cell.seed == comparison.seeds[0] and comparison.cannot(cell) is None:
             ground = comparison.grounds[cell.dataset]
             place = cell.place(comparison.out, ground.name, ground.protocol)

@@ -10,7 +10,7 @@ from typing import Any, final
 
 from gnnkd import distillers, nn
 from gnnkd.claims import differences, said
-from gnnkd.compare.cells import READY, Cell, cells
+from gnnkd.compare.cells import READY, Cell
 from gnnkd.compare.comparison import Comparison, Ground
 from gnnkd.compare.training import measured, serves
 from gnnkd.errors import UserError
@@ -30,14 +30,14 @@ BESIDE = ("commit", "versions")
 
 
 def rows(comparison: Comparison) -> list[Row]:
-    """One line for each cell, in the order of `cells`; the datasets have been read.
+    """One line for each cell, in the order of its cells; the datasets have been read.
 
     A damaged file of a cell is why that cell has failed; those of the report are taken as empty.
     """
     notes = _Notes(*(_or_nothing(comparison.report / name) for name in (FAILURES, COSTS)))
     plans: dict[str, Config] = {}
     found: list[Row] = []
-    for cell in cells(comparison):
+    for cell in comparison.cells:
         ground = comparison.grounds[cell.dataset]
         row: Row = {"status": IMPOSSIBLE, "reason": comparison.cannot(cell), **_names(cell, ground)}
         if row["reason"] is None and comparison.tune and cell.entry is not None and not cell.tuned:
@@ -130,14 +130,15 @@ def _found(cell: Cell, plan: Config, place: Place, notes: _Notes) -> Row:
     if other:
         return row | {"status": MISSING, "reason": f"its place holds a run of another configuration: {other}"}
     result = read_result(place.result)
-    numbers = {name: value for name, value in result.items() if _is_number(value) and name != "seed"}
+    numbers = {name: value for name, value in result.items() if is_number(value) and name != "seed"}
     beside = {name: result.get(name) for name in BESIDE}
     costs = {name: value for name, value in notes.costs.get(cell.configuration, {}).items() if name != OF}
     more = {"measures": there(measured(place)), "costs": costs}
     return row | numbers | beside | more | {"status": FINISHED}
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: object) -> bool:
+    """Whether a table can show it as a number."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
-from gnnkd.paired import EQUAL, wilcoxon
+from gnnkd.paired import counts, wilcoxon
 
 ALPHA = 0.05
 """Below this p, after Holm, a difference counts as shown."""
@@ -83,6 +83,4 @@ def _minus(mine: Mapping[int, float], other: Mapping[int, float]) -> list[float]
 def _difference(values: list[float], p: float, corrected: float) -> Difference:
     found = spread(values)
     assert found is not None
-    ties = sum(abs(v) <= EQUAL for v in values)
-    wins = sum(v > EQUAL for v in values)
-    return Difference(found, p, corrected, wins, ties, len(values) - ties - wins)
+    return Difference(found, p, corrected, *counts(values))

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from gnnkd.compare.grid import Grid, Item
 from gnnkd.compare.grids import accuracy, grids, parts
+from gnnkd.compare.markup import capital
+from gnnkd.compare.rows import is_number
 from gnnkd.compare.sections import TEACHER, Cell, Row, Section, sections
 from gnnkd.compare.statistics import Spread
 
@@ -38,7 +40,7 @@ def _markdown(grid: Grid) -> str:
     lines += [[cell(item) for item in row] for row in grid.body]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     notes = "".join(f"\n* [{n}] {text}" for n, text in enumerate(grid.notes, start=1))
-    return f"### {_capital(grid.title)}\n\n{table}\n\n{grid.caption}\n{notes}\n"
+    return f"### {capital(grid.title)}\n\n{table}\n\n{grid.caption}\n{notes}\n"
 
 
 def latex(rows: Sequence[Row], against: str) -> str:
@@ -60,7 +62,7 @@ def _latex(grid: Grid) -> str:
         r"\begin{table}",
         r"\centering",
         r"\small",
-        rf"\caption{{{escaped(_capital(grid.title))}. {escaped(grid.caption)}}}",
+        rf"\caption{{{escaped(capital(grid.title))}. {escaped(grid.caption)}}}",
         rf"\begin{{tabular}}{{{'l' * grid.names}{'r' * (len(grid.head) - grid.names)}}}",
         r"\toprule",
         " & ".join(escaped(name) for name in grid.head) + r" \\",
@@ -117,7 +119,7 @@ def _terminal(grid: Grid) -> list[Any]:
     for row in grid.body:
         table.add_row(*(_styled(item) for item in row))
     notes = "".join(f"\n[{n}] {text}" for n, text in enumerate(grid.notes, start=1))
-    return [Text(_capital(grid.title), style="bold"), table, Text(f"{grid.caption}{notes}\n")]
+    return [Text(capital(grid.title), style="bold"), table, Text(f"{grid.caption}{notes}\n")]
 
 
 def _styled(item: Item) -> Any:
@@ -126,10 +128,6 @@ def _styled(item: Item) -> Any:
     text = Text(item.text, style="bold" if item.best else "")
     text.append("".join([f" {item.mark}" if item.mark else "", *(f" [{n}]" for n in item.notes)]))
     return text
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 # -- CSV -----------------------------------------------------------------------------------------------------------
@@ -184,13 +182,9 @@ def _lines(section: Section, cell: Cell) -> Iterator[dict[str, Any]]:
 def _metrics(cell: Cell) -> Iterator[str]:
     """What the finished rows have numbers for, in their order."""
     yield from dict.fromkeys(
-        [key for row in cell.finished for key, value in row.items() if _is_number(value) and key not in _NO_METRIC]
+        [key for row in cell.finished for key, value in row.items() if is_number(value) and key not in _NO_METRIC]
         + [f"measures/{key}" for row in cell.finished for key in row.get("measures") or {}]
     )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _spread(found: Spread) -> dict[str, Any]:

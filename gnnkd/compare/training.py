@@ -35,7 +35,7 @@ class Training:
 
     Args:
         cell: that can be run.
-        out: the folder of all results.
+        place: where it lies.
         data_root: of the raw data.
         device: cpu or cuda.
         train: False measures what is finished and trains nothing.
@@ -43,7 +43,7 @@ class Training:
     """
 
     cell: Cell
-    out: Path
+    place: Place
     data_root: str | None = None
     device: str = "cpu"
     train: bool = True
@@ -75,13 +75,15 @@ class Training:
         Raises:
             UserError: data, options or places do not fit, or the loss diverges.
         """
+        place = self.place
+        if not self.train and not place.finished:
+            return None
+        if not self.train and measured(place).is_file():
+            return read_result(place.result)  # nothing of the data is needed
         plan = self.cell.config()
         desk: Desk = kept.setdefault(Desk, Desk(self.data_root, self.device))
         task = desk.task(plan, self.cell.seed)
-        place = self.cell.place(self.out, task.name, task.protocol)
         trained = self.train and self._train(plan, task, place)
-        if not place.finished:
-            return None
         if trained or not measured(place).is_file():
             write_json(measured(place), self._measures(plan, task, place, desk))
         return read_result(place.result)

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias, final
 
 from gnnkd import options
 from gnnkd.compare import spaces
-from gnnkd.compare.cells import cells
 from gnnkd.compare.spaces import Groups
 from gnnkd.compare.trials import Subject, Trial, described
 from gnnkd.compare.tuning_study import SCORES, WHY, Study, opened
@@ -84,7 +83,7 @@ def tune(comparison: Comparison, run: Runner) -> dict[str, Groups]:
 def subjects(comparison: Comparison) -> list[Subject]:
     """What is tuned: each configuration of a student that can be run."""
     found = []
-    for cell in cells(comparison):
+    for cell in comparison.cells:
         if cell.entry is not None and cell.seed == comparison.seeds[0] and comparison.cannot(cell) is None:
             ground = comparison.grounds[cell.dataset]
             branch = cell.branch(comparison.out, ground.name, ground.protocol)

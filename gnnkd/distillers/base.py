@@ -92,6 +92,8 @@ class Distiller(ABC):
     """Whether it teaches a student that looks at rows alone, an MLP."""
     on_graphs: ClassVar[bool] = True
     """Whether it teaches a student that passes messages."""
+    least_layers: ClassVar[int] = 1
+    """Layers with weights that a student of nodes and rows must have."""
     batches: frozenset[str] = WHOLE
     """What it can learn on, on graphs: `WHOLE`, `SAMPLED` or `ANY`."""
     needs: ClassVar[tuple[str, ...]] = ()
@@ -100,6 +102,8 @@ class Distiller(ABC):
     """What a search may try, by option."""
     part: nn.Module | None = None
     """The method's own trainable part, as connectors between two networks; it trains with the student."""
+    seed: int = 0
+    """Of the run, as `prepare` hears it: with the step it names what a method draws."""
 
     def learner(self, make: Make, batch: Batch, classes: int, seed: int) -> nn.Module:
         """The network that learns, on graphs: as the user asked for it, unless the method has one around it.
@@ -114,7 +118,7 @@ class Distiller(ABC):
 
     def prepare(self, lesson: Lesson) -> None:
         """Hear, once and before the first step, what is to be taught; make `part`, if the method has one."""
-        self.part = None
+        self.part, self.seed = None, lesson.seed
 
     def wants_clean(self, step: Step) -> bool:
         """Whether `gradients` reads the student's dropout-free activations (`Output.clean`) at this step."""

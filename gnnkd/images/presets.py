@@ -19,9 +19,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gnnkd.nn.images import family
-
-ANY = "*"
-Settings = dict[str, Any]
+from gnnkd.presets import ANY, Settings, matching
 
 KINDS = {
     "digits": "digits",
@@ -113,7 +111,7 @@ def kind(dataset: str, size: int | None) -> str:
 
 def training(kind: str, network: str) -> Settings:
     """Settings of a network's training."""
-    return _matching(TRAINING, (kind, network))
+    return matching(TRAINING, (kind, network))
 
 
 def of_method(
@@ -123,13 +121,5 @@ def of_method(
     table = "dkd" if (method, said.get("loss")) == ("gkd", "dkd") else method
     share = (min(size or PUBLISHED, PUBLISHED) / PUBLISHED) ** 2
     found = {name: share * value for name, value in BY_PIXELS.get(method, {}).items()}
-    found |= _matching(METHODS, (kind, teacher, student, table))
+    found |= matching(METHODS, (kind, teacher, student, table))
     return {name: value for name, value in found.items() if not any(other in said for other in YIELDING.get(name, ()))}
-
-
-def _matching(table: Any, key: tuple[str, ...]) -> Settings:
-    found: Settings = {}
-    for pattern, settings in table.items():
-        if all(want in (ANY, have) for want, have in zip(pattern, key, strict=True)):
-            found |= settings
-    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -108,3 +109,40 @@ def test_what_can_never_be_run_is_told_from_mistakes(monkeypatch: pytest.MonkeyP
     assert impossible(_cell(comparison, "kd", 0, "gcn")) is None
     with pytest.raises(UserError, match=r"unknown option 'student\.widht'"):
         _comparison("--methods", "glnn", "--set", "student.widht=3")
+
+
+@pytest.mark.parametrize(
+    ("argv", "label", "reason"),
+    [
+        (["--students", "sgc"], "fitnet", "fitnet compares hidden rows, and sgc"),
+        (["--students", "sgc"], "dgd(fitnet)", "fitnet compares hidden rows, and sgc"),
+        (["--set", "student.layers=1"], "sp", r"sp compares hidden rows, and mlp .* use student\.layers=2"),
+        (["--set", "student.batch_size=20"], "nosmog", "nosmog needs all nodes at once"),
+        (["--set", "student.batch_size=20"], "krd", r"krd learns on more .* as student\.fanouts=\[10\]"),
+        (["--students", "tag", "--set", "student.batch_size=20"], "kd", "tag cannot be asked about some nodes"),
+        (["--students", "gcn", "--set", "student.norm=layer"], "dgd(kd)", "zero behind layer norms"),
+    ],
+)
+def test_what_cannot_go_together_is_no_mistake_of_the_others(argv: list[str], label: str, reason: str) -> None:
+    student = argv[1] if argv[0] == "--students" else "mlp"
+    sampled = ["krd:student.fanouts=[10]"] if "student.batch_size=20" in argv and student == "mlp" else []
+    comparison = _comparison("--methods", label, "supervised", *sampled, *argv)
+    assert re.search(reason, comparison.cannot(_cell(comparison, label, 0, student)) or "")
+    if student != "tag":
+        assert comparison.cannot(_cell(comparison, "supervised", 0, student)) is None
+    for word in sampled:
+        assert comparison.cannot(_cell(comparison, word)) is None
+
+
+def test_a_dataset_is_itself_however_it_is_spelt() -> None:
+    found = _comparison("--dataset", "Digits", "digits", "Amazon_Photo", "./Toy.npz").datasets
+    assert found == ("digits", "amazon-photo", "./Toy.npz")
+    with pytest.raises(UserError, match="digits and digits-graph are one graph"):
+        _comparison("--dataset", "digits", "digits_graph")
+
+
+def test_an_option_that_a_method_does_not_read_is_refused() -> None:
+    for word in ("glnn:buckets=8", "kd:beta1=.5", "glnn:generators=true"):
+        with pytest.raises(UserError, match=r"unknown option of (glnn|kd): '\w+'; allowed: "):
+            _comparison("--methods", f"dgd,{word}")
+    assert _comparison("--methods", "dgd:buckets=8").entries["mlp"][0].options == {"buckets": 8}

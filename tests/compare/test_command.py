@@ -9,14 +9,17 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from gnnkd import distillers
+from gnnkd import distillers, logits
+from gnnkd.compare import comparison, training
 from gnnkd.compare.__main__ import main
+from gnnkd.compare.pool import Pool
 from gnnkd.compare.workers import Outcome, Work, _done
 from gnnkd.main import main as main_command
 from gnnkd.places import Place
@@ -216,6 +219,69 @@ def test_what_cannot_be_run_is_a_row_and_the_rest_goes_on(
     assert "has no split 'public'" in _fails(capsys, [*base, "--methods", "kd", "--split", "public"])
 
 
+def test_what_cannot_go_together_is_found_before_anything_is_trained(
+    tmp_path: Path, base: list[str], here: type[Here]
+) -> None:
+    argv = [word for word in base if word != "student.width=8"]
+    assert main([*argv, "--students", "sgc", "--methods", "fitnet,kd"]) == 0
+    assert [row["status"] for row in _rows(tmp_path)] == ["finished", "impossible", "finished"]
+    assert main([*base, "student.batch_size=20", "--methods", "nosmog,glnn", "--seeds", "2"]) == 0
+    assert {row["label"]: row["status"] for row in _rows(tmp_path)} == {
+        "teacher": "finished",
+        "nosmog": "impossible",
+        "glnn": "finished",
+    }
+    assert not any("fitnet" in key or "nosmog" in key for key in here.did)
+
+
+def test_files_of_one_name_are_refused(
+    tmp_path: Path, base: list[str], here: type[Here], capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other" / "toy.npz"
+    other.parent.mkdir()
+    other.write_bytes(Path(base[1]).read_bytes())
+    assert "have one folder, 'toy'" in _fails(capsys, [*base, "--dataset", str(other), "--methods", "glnn"])
+    assert here.did == []
+
+
+def test_cells_are_made_and_logits_read_few_times(
+    tmp_path: Path, base: list[str], here: type[Here], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    read: list[str] = []
+    cells, of = comparison.cells, logits.of
+    monkeypatch.setattr(comparison, "cells", lambda asked: made.append(1) or cells(asked))
+    monkeypatch.setattr(logits, "of", lambda array, where: read.append(where) or of(array, where))
+    file = tmp_path / "logits.npy"
+    np.save(file, np.eye(2, dtype=np.float32)[np.arange(60) % 2] * 4)
+    argv = [word for word in base if word != "teacher.width=8"]
+    assert main([*argv, "--methods", "glnn,kd", "--seeds", "3", "--teacher_logits", str(file)]) == 0
+    assert len(made) <= 2
+    assert len(read) == 1
+    np.save(file, np.eye(2, dtype=np.float32)[np.arange(60) % 2] * 5)
+    assert float(logits.read(file).values.max()) == 5, "a file that changed is another"
+
+
+def test_tables_alone_look_at_no_data(
+    tmp_path: Path, base: list[str], here: type[Here], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    argv = [*base, "--methods", "glnn", "--no-costs"]
+    assert main(argv) == 0
+    (tmp_path / "runs" / "toy" / "given-tran" / "gcn" / "teacher" / "seed0" / "measures.json").unlink()
+    asked: list[str] = []
+    task = training.Desk.task
+
+    def counted(self: Any, config: Any, seed: int) -> Any:
+        asked.append(config.method)
+        return task(self, config, seed)
+
+    monkeypatch.setattr(training.Desk, "task", counted)
+    assert main([*argv, "--no-train", "--seeds", "2"]) == 0
+    assert [row["status"] for row in _rows(tmp_path)] == ["finished", "missing", "finished", "missing"]
+    assert asked == ["supervised"], "to measure the teacher anew"
+    assert "nll" in _rows(tmp_path)[0]["measures"]
+
+
 def test_ready_logits_stand_for_a_teacher(tmp_path: Path, base: list[str], here: type[Here]) -> None:
     file = tmp_path / "logits.npy"
     np.save(file, np.eye(2, dtype=np.float32)[np.arange(60) % 2] * 4)
@@ -298,7 +364,10 @@ def test_a_file_says_what_flags_say(tmp_path: Path, base: list[str], here: type[
     ("argv", "match"),
     [
         (["--methods", "glnnn"], "did you mean 'glnn'"),
-        (["--methods", "glnn:label_wait=1"], "did you mean 'method.label_weight'"),
+        (
+            ["--methods", "glnn:label_wait=1"],
+            "of glnn: 'label_wait'; allowed: label_weight (did you mean 'label_weight'?)",
+        ),
         (["--methods", "glnn:label_weight=7"], "label_weight"),
         (["--methods", "gcn"], "add it to --students"),
         (["--methods", ","], "--methods is empty"),
@@ -365,27 +434,63 @@ def test_two_processes_come_to_what_this_one_does_bit_for_bit(
     assert found[0] == found[1]
 
 
-def test_a_real_interrupt_saves_and_leaves_tables(
+@dataclass(frozen=True)
+class Slow:
+    """A work of a process whose epochs take a while, and which says that it is in them."""
+
+    inner: Work
+    file: Path
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "inner":  # asked while it is made of what was sent
+            raise AttributeError(name)
+        return getattr(self.inner, name)
+
+    def do(self, kept: dict[Any, Any]) -> Any:
+        def update(*_: object) -> None:
+            self.file.touch()
+            time.sleep(0.3)
+
+        training.Silent.update = update  # type: ignore[method-assign]
+        return self.inner.do(kept)
+
+
+def test_a_real_interrupt_saves_and_the_same_command_comes_to_the_same_weights(
     tmp_path: Path, base: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gnnkd.compare.writing.page.write", lambda *_, **__: None)
-    argv = [*base, "train.epochs=100000", "train.patience=0", "train.checkpoint_every=20"]
-    argv += ["--methods", "mlp", "--jobs", "1", "--quiet"]
-    checkpoint = tmp_path / "runs" / "toy" / "given-tran" / "gcn" / "teacher" / "seed0" / "checkpoint.safetensors"
-    seen: list[int] = []
-    main_thread = threading.get_ident()
+    argv = [*base, "train.epochs=60", "train.patience=0", "train.checkpoint_every=1000000"]
+    argv += ["--methods", "mlp", "--jobs", "1", "--quiet", "--no-costs"]
+    teacher = tmp_path / "runs" / "toy" / "given-tran" / "gcn" / "teacher" / "seed0"
+    at_work, main_thread, run = tmp_path / "at work", threading.get_ident(), Pool.run
+
+    def slowly(self: Pool, works: Sequence[Work]) -> Iterator[tuple[Work, Outcome]]:
+        mine: list[Any] = [Slow(work, at_work) for work in works]
+        for work, outcome in run(self, mine):
+            assert isinstance(work, Slow)
+            yield work.inner, outcome
 
     def interrupt() -> None:
         deadline = time.monotonic() + 240
-        while not checkpoint.exists() and time.monotonic() < deadline:
-            time.sleep(0.1)
-        seen.extend([checkpoint.stat().st_mtime_ns] if checkpoint.exists() else [])
+        while not at_work.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
         signal.pthread_kill(main_thread, signal.SIGINT)
 
+    monkeypatch.setattr(Pool, "run", slowly)
     waiting = threading.Thread(target=interrupt)
     waiting.start()
     assert main(argv) == 130
     waiting.join()
-    assert seen
-    assert checkpoint.stat().st_mtime_ns >= seen[0]
+    assert at_work.exists()
+    assert (teacher / "checkpoint.safetensors").exists(), "the process has saved what it had"
+    assert not (teacher / "result.json").exists()
     assert [row["status"] for row in _rows(tmp_path)] == ["missing", "missing"]
+    monkeypatch.setattr("gnnkd.compare.course.Pool", Here)
+    assert main(argv) == 0
+    assert main([*argv, "--out", str(tmp_path / "at once")]) == 0
+    found = [
+        {f.relative_to(out): f.read_bytes() for f in out.rglob("model.safetensors")}
+        for out in (tmp_path / "runs", tmp_path / "at once")
+    ]
+    assert len(found[0]) == 2
+    assert found[0] == found[1]

@@ -41,6 +41,7 @@ def test_options_become_values_and_a_tag() -> None:
     assert entry.options == {"beta": 0.5, "preset": "paper", "k": 2}
     assert entry.student == {"lr": 0.001, "norm": None}
     assert entry.groups == {"method": {**entry.options, "base": "kd"}, "student": entry.student}
+    assert _one("krd:student.fanouts=[10]").student == {"fanouts": [10]}
     assert entry.tag == "beta-0.5+preset-paper+k-2+student.lr-0.001+student.norm-None"
     assert pickle.loads(pickle.dumps(entry)) == entry
 
@@ -70,6 +71,7 @@ def test_commas_and_spaces_separate() -> None:
     ("word", "match"),
     [
         ("gln", "did you mean 'glnn'"),
+        ("gkd", "'gkd': gkd teaches networks of images"),
         ("dgd(gln)", "unknown base 'gln'.*did you mean 'glnn'"),
         ("dgd(dgd)", "unknown base 'dgd'"),
         ("glnn(kd)", "glnn wraps no other method; those that do are dgd"),

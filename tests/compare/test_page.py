@@ -97,6 +97,13 @@ def test_it_says_what_was_compared_and_what_failed(text: str) -> None:
     assert "+-" not in re.sub(r"<svg.*?</svg>", "", text, flags=re.DOTALL)
 
 
+def test_a_commit_stands_beside_the_number_of_its_runs(lines: Any) -> None:
+    rows = [lines.line("cora", "glnn", seed, commit="abc" if seed else None) for seed in range(3)]
+    rows.append(lines.lost("cora", "glnn", 3, "missing", "not trained yet"))
+    assert "<dt>Commit</dt><dd>not known (1 run), abc (2 runs)</dd>" in page.page(rows, against="glnn")
+    assert "<dt>Commit</dt><dd>none</dd>" in page.page(rows[-1:], against="glnn"), "that of the page is nobody's"
+
+
 def test_pictures_take_the_colour_of_the_text(text: str) -> None:
     assert pictures.INK not in text
     assert "currentColor" in text
@@ -169,4 +176,4 @@ def test_marks_of_one_place_stand_side_by_side(lines: Any) -> None:
         assert found[1] == pytest.approx(1000, rel=1e-3)
     assert plots._apart([5.0], log=False) == [5.0]
     rows = [lines.line("cora", label, 0) | {"commit": label} for label in ("teacher", "a", "b")]
-    assert "<dt>Commit</dt><dd>teacher, a, b</dd>" in page.page(rows, against="a")
+    assert "<dt>Commit</dt><dd>teacher (1 run), a (1 run), b (1 run)</dd>" in page.page(rows, against="a")

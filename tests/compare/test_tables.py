@@ -64,6 +64,22 @@ def test_what_a_method_needs_beside_the_others_stands_below_its_table(lines: Any
     assert "[2] A prediction needs features, edges, known labels." in written
 
 
+def test_what_all_methods_need_is_said_too(lines: Any) -> None:
+    rows = [lines.line("cora", label, 0) for label in ("glnn", "cpf")]
+    for row in rows:
+        row["needs"] = ["features", "edges", "known labels"]
+    (section,) = sections(rows, "glnn")
+    grid = grids.accuracy(section)
+    assert grid.notes == ("A prediction needs features, edges, known labels.",)
+    assert [row[0].notes for row in grid.body] == [(1,), (1,)]
+
+
+def test_the_least_p_is_that_of_so_many_seeds(lines: Any) -> None:
+    for seeds, said in ((1, "With 1 seed p cannot fall below 1."), (3, "With 3 seeds p cannot fall below 0.25.")):
+        (section,) = sections([lines.line("cora", "glnn", seed) for seed in range(seeds)], "glnn")
+        assert grids.accuracy(section).caption.endswith(said)
+
+
 def test_best_and_marks_are_told_apart(rows: Rows) -> None:
     body = _body(rows)
     assert [label for label, row in body.items() if row[0].best] == ["up"]
