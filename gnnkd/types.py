@@ -111,7 +111,16 @@ class Output:
 
 @dataclass(frozen=True)
 class Step:
-    """Where training stands: `epoch` counts from 0 and `epochs` is the planned number."""
+    """Where training stands: `epoch` counts from 0 and `epochs` is the planned number.
+
+    `batch` counts from 0 in each epoch of samples (`train.sampled`); elsewhere it is 0.
+    """
 
     epoch: int
     epochs: int
+    batch: int = 0
+
+    @property
+    def name(self) -> tuple[int, ...]:
+        """What names a draw of this step: its epoch and, behind the first batch, its batch."""
+        return (self.epoch, self.batch) if self.batch else (self.epoch,)

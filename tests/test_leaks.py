@@ -51,8 +51,8 @@ def _arrays(shuffled: Any = None) -> dict[str, Any]:
     return {"edge_index": np.stack([a, b])[:, near], "x": words.astype(np.float32), "y": _labels(shuffled), **masks}
 
 
-def _task(shuffled: Any = None) -> NodeTask:
-    return task(from_arrays(_arrays(shuffled)), seed=0)
+def _task(shuffled: Any = None, setting: str = "tran") -> NodeTask:
+    return task(from_arrays(_arrays(shuffled)), seed=0, setting=setting)
 
 
 def _student(method: str) -> str:
@@ -112,13 +112,18 @@ def _both(data: NodeTask, config: Config) -> tuple[dict[str, Tensor], dict[str, 
 CASES = [(method, _student(method), {}) for method in METHODS]
 CASES += [(method, "sage", {}) for method in METHODS if distillers.graph_methods()[method].on_graphs]
 CASES += [("dgd", "gcn", {"preset": "paper", "base": "kd"}), ("dgd", "sage", {"base": "supervised"})]
+CASES += [("krd", "mlp", {"warmup_epochs": 1})]  # pairs are drawn behind the warm-up alone
+CASES += [("dgd", "mlp", {"base": "krd", "warmup_epochs": 1}), ("dgd", "mlp", {"base": "nosmog"})]
+CASES += [("dgd", "mlp", {"base": "adagmlp"})]
+SETTINGS = ["tran", "ind"]
 
 
+@pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize(("method", "student", "options"), CASES)
 def test_labels_outside_training_and_validation_touch_no_weight(
-    method: str, student: str, options: dict[str, Any]
+    method: str, student: str, options: dict[str, Any], setting: str
 ) -> None:
-    plain, shuffled = _task(), _task(REST)
+    plain, shuffled = _task(setting=setting), _task(REST, setting)
     assert not torch.equal(plain.y, shuffled.y)
     assert plain.fingerprint == shuffled.fingerprint
     config = _config(method, student, **options)
@@ -172,11 +177,14 @@ def test_the_test_of_unseen_nodes_would_notice() -> None:
         assert not _same(seen, changed)
 
 
+@pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("model", ["gcn", "sage"])
 @pytest.mark.parametrize("preset", ["tuned", "paper"])
-def test_labels_of_validation_touch_no_weight_of_any_epoch_of_a_teacher(steps: Steps, preset: str, model: str) -> None:
+def test_labels_of_validation_touch_no_weight_of_any_epoch_of_a_teacher(
+    steps: Steps, preset: str, model: str, setting: str
+) -> None:
     """They choose among epochs, and that is all they do."""
-    plain, shuffled = _task(), _task(VAL)
+    plain, shuffled = _task(setting=setting), _task(VAL, setting)
     assert not torch.equal(plain.y, shuffled.y)
     levels = {"train": SMALL, "method": {"preset": preset}}
     config = resolve("data", teacher_model=model, method="dgd", levels=(levels,))
@@ -189,12 +197,14 @@ def test_labels_of_validation_touch_no_weight_of_any_epoch_of_a_teacher(steps: S
     assert reached[0].best_score != reached[1].best_score
 
 
+@pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize(("method", "student", "options"), CASES)
 def test_labels_of_validation_touch_no_weight_of_any_epoch_of_a_student(
-    steps: Steps, method: str, student: str, options: dict[str, Any]
+    steps: Steps, method: str, student: str, options: dict[str, Any], setting: str
 ) -> None:
     """With the teacher's outputs and generators held fixed."""
-    plain, shuffled, config = _task(), _task(VAL), _config(method, student, **options)
+    plain, shuffled = _task(setting=setting), _task(VAL, setting)
+    config = _config(method, student, **options)
     taught = train_teacher(plain, config, Silent())
     del steps.weights[:]
     for data in (plain, shuffled):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, final
 
@@ -16,6 +17,7 @@ from gnnkd.errors import unknown
 
 CHOICES = ("auto", "none", "crop", "crop_flip")
 MOST_PADDING = 4
+CPU = torch.device("cpu")
 
 
 @final
@@ -74,6 +76,21 @@ def key(*parts: object) -> int:
 def generator(*parts: object) -> torch.Generator:
     """A generator of its own for one purpose, on the CPU: the same draws whatever the device and what ran before."""
     return torch.Generator().manual_seed(key(*parts))
+
+
+@contextmanager
+def drawn_apart(device: torch.device, seed: int) -> Iterator[None]:
+    """What a block draws from torch's own random state, on the CPU and on `device`, follows a seed of its own.
+
+    The random state stays as it was.
+    """
+    cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if cuda else []):
+        if cuda:
+            torch.manual_seed(seed)
+        else:  # the states of GPUs are not put back, and so are left alone
+            torch.default_generator.manual_seed(seed)
+        yield
 
 
 def view_pixels(augment: Augment, size: int) -> Int[Tensor, "views pixels"]:

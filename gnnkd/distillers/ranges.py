@@ -42,6 +42,17 @@ def fraction(name: str, value: float) -> float:
     return value
 
 
+def below_one(name: str, value: float) -> float:
+    """`value`, if it lies in [0, 1).
+
+    Raises:
+        ValueError: it does not.
+    """
+    if not 0 <= value < 1:
+        raise ValueError(f"method.{name} is {value}; it must lie in [0, 1)")
+    return value
+
+
 def word(name: str, value: W, allowed: Iterable[str]) -> W:
     """`value`, if it is one of the words `allowed`.
 

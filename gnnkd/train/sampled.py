@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import final
 
 import torch
@@ -124,9 +125,9 @@ class Sampled(Course):
         sums: dict[str, Tensor] = {}
         rows = done = 0
         blank = torch.zeros((), dtype=torch.int64, device=self.device)
-        for seeds in self._order(step.epoch):
+        for number, seeds in enumerate(self._order(step.epoch)):
             mine = seeds[rank::world]
-            labelled, taken = self._step(mine, draws, step)
+            labelled, taken = self._step(mine, draws, replace(step, batch=number))
             for name, value in taken.items():
                 sums[name] = sums.get(name, 0.0) + mine.numel() * value
             rows, done, blank = rows + mine.numel(), done + seeds.numel(), blank + ~labelled

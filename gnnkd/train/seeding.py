@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-import torch
 from torch import Tensor
+
+from gnnkd.data.augment import drawn_apart
 
 
 class Seeded(Protocol):
@@ -25,7 +26,5 @@ class Seeded(Protocol):
 @contextmanager
 def seeded(task: Seeded) -> Iterator[None]:
     """First weights, dropout and what a method draws follow the task's seed; the caller's random state is put back."""
-    devices = [task.y.device] if task.y.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(task.seed)
+    with drawn_apart(task.y.device, task.seed):
         yield

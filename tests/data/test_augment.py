@@ -6,7 +6,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gnnkd.data.augment import Augment, Normalisation, chosen, generator, key, normalised, seen, view_pixels
+from gnnkd.data.augment import (
+    CPU,
+    Augment,
+    Normalisation,
+    chosen,
+    drawn_apart,
+    generator,
+    key,
+    normalised,
+    seen,
+    view_pixels,
+)
 from gnnkd.data.store import Pixels
 from gnnkd.errors import UserError
 
@@ -111,3 +122,19 @@ def test_padding_is_black_before_normalising():
 def test_images_in_memory_have_no_crop_of_random_area():
     with pytest.raises(ValueError, match="need"):
         list(Pixels(images()).augmented([torch.arange(2)], Augment("resized"), 0, 0))
+
+
+def test_what_is_drawn_apart_follows_its_seed_and_leaves_the_random_state() -> None:
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    drawn = []
+    for seed in (1, 1, 2):
+        with drawn_apart(CPU, seed):
+            drawn.append(torch.rand(4))
+        torch.rand(1)
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+    torch.set_rng_state(before)
+    with drawn_apart(CPU, 1):
+        torch.rand(4)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -21,7 +21,7 @@ from gnnkd.distillers.crd.contrast import contrast_loss
 from gnnkd.distillers.crd.memory import Memory
 from gnnkd.distillers.losses import full_precision
 from gnnkd.distillers.maps import MapDistiller, pooled
-from gnnkd.distillers.ranges import above_zero, at_least
+from gnnkd.distillers.ranges import above_zero, at_least, below_one
 from gnnkd.distillers.schedule import Schedule, Weight
 from gnnkd.errors import UserError
 from gnnkd.types import UNKNOWN, Batch, Output
@@ -51,10 +51,8 @@ class Crd(MapDistiller):
         dim: int = 128,
     ) -> None:
         super().__init__({"crd": Schedule.of("weight", weight)}, warmup)
-        if not 0 <= momentum < 1:
-            raise ValueError(f"method.momentum is {momentum}; it must lie in [0, 1)")
         self.negatives, self.dim = int(at_least("negatives", negatives, 1)), int(at_least("dim", dim, 1))
-        self.temperature, self.momentum = above_zero("temperature", temperature), momentum
+        self.temperature, self.momentum = above_zero("temperature", temperature), below_one("momentum", momentum)
 
     def prepare(self, lesson: Lesson) -> None:
         """Make both embeddings and both banks.

@@ -52,7 +52,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gnnkd.data.augment import generator
+from gnnkd.data.augment import CPU, drawn_apart, generator
 from gnnkd.distillers.base import SAMPLED, TASK, Distiller, Lesson
 from gnnkd.distillers.gkdfd import discriminative
 from gnnkd.distillers.gkdfd.batches import balanced
@@ -177,8 +177,7 @@ class Gkdfd(Distiller):
         chosen, (student, teacher) = self.settings, (pooled(one) for one in (lesson.student, lesson.teacher))
         whole = bool((lesson.y == UNKNOWN).any())
         self._seed, self._whole = lesson.seed, lesson.y.numel() if whole else None
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(lesson.seed)  # of the CPU alone, where the part is made
+        with drawn_apart(CPU, lesson.seed):  # where the part is made
             self.part = Embedding(
                 student.shape[1],
                 teacher.shape[1],
@@ -260,7 +259,7 @@ class Gkdfd(Distiller):
         """Which rows a step looks at; None for all of a batch that is not the whole of its task."""
         if batch.graph is None and y.numel() != self._whole:
             return None
-        return balanced(y, self.settings.classes, self.settings.samples, generator("gkdfd", self._seed, step.epoch))
+        return balanced(y, self.settings.classes, self.settings.samples, generator("gkdfd", self._seed, *step.name))
 
     def _graph_loss(self, sight: Sight, step: Step) -> Float[Tensor, ""]:
         weights, joined = self.settings.weights, edges(sight.joined.adjacency.detach())

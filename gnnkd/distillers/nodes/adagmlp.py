@@ -36,10 +36,11 @@ from gnnkd.data.augment import generator
 from gnnkd.distillers.base import TASK, Distiller, Lesson, Make
 from gnnkd.distillers.losses import full_precision, mean_of_labelled
 from gnnkd.distillers.nodes.rows import Rows
-from gnnkd.distillers.ranges import above_zero, at_least, fraction
+from gnnkd.distillers.ranges import above_zero, at_least, below_one, fraction
 from gnnkd.distillers.space import Between, Range, Whole
 from gnnkd.graph.structure import CSR
 from gnnkd.nn.around.ensemble import Ensemble
+from gnnkd.nn.kept import Kept
 from gnnkd.types import UNKNOWN, Batch, Operand, Output, Step
 
 LEAST_VOTE = 1e-16
@@ -85,13 +86,12 @@ class Adagmlp(Distiller):
         self.count, self.sharpness = int(at_least("count", count, 1)), at_least("sharpness", sharpness, 0)
         self.temperature = above_zero("temperature", temperature)
         self.label_weight = fraction("label_weight", label_weight)
-        if not 0 <= mask < 1:
-            raise ValueError(f"method.mask is {mask}; it must lie in [0, 1)")
-        self.mask = mask
+        self.mask = below_one("mask", mask)
         self.align_weight = at_least("align_weight", align_weight, 0)
         self.output_weight = fraction("output_weight", output_weight)
         self.asks_student = self.align_weight > 0
         self._votes = torch.ones(self.count)
+        self._taught: Kept[dict[float, Tensor]] = Kept()
 
     def learner(self, make: Make, batch: Batch, classes: int, seed: int) -> nn.Module:
         """The students, whose votes are set at each step."""
@@ -103,7 +103,7 @@ class Adagmlp(Distiller):
         """Deal the labelled rows to the students."""
         super().prepare(lesson)
         assert lesson.batch is not None
-        self._seed, self._rows = lesson.seed, Rows(lesson.batch.index)
+        self._rows = Rows(lesson.batch.index)
         self._parts = dealt(lesson.batch.y, self.count, lesson.seed)
 
     def loss(self, batch: Batch, student: Output, teacher: Output | None, step: Step) -> dict[str, Tensor]:
@@ -112,7 +112,8 @@ class Adagmlp(Distiller):
         terms = {}
         if self.label_weight > 0:
             terms[TASK] = self.label_weight * self._labels(batch, student)
-        kd = self._boosted(student, full_precision(teacher.logits.detach()))
+        logits = teacher.logits
+        kd = self._boosted(student, self._taught.of(lambda: self._told(logits.detach()), logits))
         if self.label_weight < 1:
             terms["kd"] = (1 - self.label_weight) * kd
         if self.align_weight:
@@ -129,22 +130,29 @@ class Adagmlp(Distiller):
             losses.append(mean_of_labelled(each, y))
         return torch.stack(losses).sum()
 
-    def _boosted(self, student: Output, teacher: Float[Tensor, "N C"]) -> Float[Tensor, ""]:
+    def _told(self, teacher: Float[Tensor, "N C"]) -> dict[float, Tensor]:
+        """Logarithms of the teacher's soft labels at both temperatures: that of what is learnt, and that of errors."""
+        return {at: F.log_softmax(full_precision(teacher) / at, dim=1) for at in {self.temperature, 1.0}}
+
+    def _boosted(self, student: Output, told: Mapping[float, Float[Tensor, "N C"]]) -> Float[Tensor, ""]:
         """The sum over students of their weighted divergences; sets the votes."""
-        weight = torch.full_like(teacher[:, 0], 1 / max(1, teacher.shape[0]))
+        plain = told[1.0]
+        weight = torch.full_like(plain[:, 0], 1 / max(1, plain.shape[0]))
         losses = []
         for k, member in enumerate(student.members):
             logits = full_precision(member.logits)
-            losses.append((weight * divergence(logits, teacher, self.temperature)).sum())
+            learnt = divergence(logits, told[self.temperature], self.temperature)
+            losses.append((weight * learnt).sum())
             with torch.no_grad():
-                alpha, weight = boosted(weight, divergence(logits, teacher), self.sharpness)
+                wrong = learnt if self.temperature == 1 else divergence(logits, plain)
+                alpha, weight = boosted(weight, wrong, self.sharpness)
                 self._votes[k] = alpha
         return torch.stack(losses).sum()
 
     def _aligned(self, batch: Batch, student: Output, step: Step) -> Float[Tensor, ""]:
         """The sum over students of what masked features change."""
         assert student.again is not None
-        rng = generator("adagmlp mask", self._seed, step.epoch)
+        rng = generator("adagmlp mask", self.seed, step.epoch)
         keep = torch.rand(batch.x.shape[1], generator=rng) >= self.mask
         other = student.again(masked(batch.x, keep.to(batch.index.device)))
         pairs = zip(student.members, other.members, strict=True)
@@ -173,11 +181,10 @@ def dealt(y: Int[Tensor, " R"], count: int, seed: int) -> Int[Tensor, " R"]:
 
 
 def divergence(
-    student: Float[Tensor, "N C"], teacher: Float[Tensor, "N C"], temperature: float = 1.0
+    student: Float[Tensor, "N C"], told: Float[Tensor, "N C"], temperature: float = 1.0
 ) -> Float[Tensor, " N"]:
-    """`KL(softmax(t_i / T) || softmax(s_i / T))` of each row in nats."""
-    log_s, log_t = F.log_softmax(student / temperature, dim=1), F.log_softmax(teacher / temperature, dim=1)
-    return F.kl_div(log_s, log_t, reduction="none", log_target=True).sum(1)
+    """`KL(p_i || softmax(s_i / T))` of each row in nats, `told` being log p."""
+    return F.kl_div(F.log_softmax(student / temperature, dim=1), told, reduction="none", log_target=True).sum(1)
 
 
 def boosted(

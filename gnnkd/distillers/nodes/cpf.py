@@ -22,7 +22,7 @@ from torch.linalg import vector_norm
 
 from gnnkd.distillers.base import Distiller, Make
 from gnnkd.distillers.losses import full_precision
-from gnnkd.distillers.ranges import at_least, word
+from gnnkd.distillers.ranges import at_least, below_one, word
 from gnnkd.distillers.space import OneOf, Range, Whole
 from gnnkd.nn.around.label_propagation import WEIGHTS, LabelPropagation
 from gnnkd.types import Batch, Output, Step
@@ -51,9 +51,7 @@ class Cpf(Distiller):
     ) -> None:
         self.propagations = int(at_least("propagations", propagations, 1))
         self.weights = word("weights", weights, WEIGHTS)
-        if not 0 <= attention_dropout < 1:
-            raise ValueError(f"method.attention_dropout is {attention_dropout}; it must lie in [0, 1)")
-        self.attention_dropout = attention_dropout
+        self.attention_dropout = below_one("attention_dropout", attention_dropout)
 
     def learner(self, make: Make, batch: Batch, classes: int, seed: int) -> nn.Module:
         """The student with the propagation of the labels of training around it."""

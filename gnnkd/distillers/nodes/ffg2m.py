@@ -21,7 +21,7 @@ again for the gradient.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import ClassVar, Literal, final
 
@@ -33,15 +33,18 @@ from torch.utils.checkpoint import checkpoint
 
 from gnnkd.distillers.base import SAMPLED, TASK, Distiller
 from gnnkd.distillers.losses import cross_entropy, full_precision
-from gnnkd.distillers.nodes.pairs import met, others, pair_divergence
+from gnnkd.distillers.nodes.pairs import Said, divergence_from, met, others, said
 from gnnkd.distillers.ranges import above_zero, fraction, word
 from gnnkd.distillers.space import Between, Range
 from gnnkd.graph.structure import CSR
+from gnnkd.nn.kept import Kept
 from gnnkd.types import Batch, Output, Step
 
 MEANS = ("edges", "nodes")
 _BLOCK = 1 << 16
 """Fewest edges at once: the numbers of so many, times classes, are small beside those of a network's layers."""
+KEPT = 1 << 26
+"""Most bytes of a teacher's differences that are kept from step to step; more are computed again in each."""
 
 
 @final
@@ -64,6 +67,8 @@ class Ffg2m(Distiller):
     ) -> None:
         self.label_weight, self.tau = fraction("label_weight", label_weight), above_zero("tau", tau)
         self.low_mean = word("low_mean", low_mean, MEANS)
+        self._said: Kept[Said] = Kept()
+        self._differ: Kept[tuple[Tensor, ...] | None] = Kept()
 
     def loss(self, batch: Batch, student: Output, teacher: Output | None, step: Step) -> dict[str, Tensor]:
         """The terms `ce`, `low` and `high`; a term of weight zero is not computed."""
@@ -72,14 +77,17 @@ class Ffg2m(Distiller):
         if self.label_weight > 0:
             terms[TASK] = self.label_weight * cross_entropy(student.logits, batch.y)
         if self.label_weight < 1:
-            rest = 1 - self.label_weight
-            s, t = full_precision(student.logits), full_precision(teacher.logits.detach())
-            a = others(batch)
-            terms["low"] = rest * pair_divergence(
-                a, _shares(a, s.dtype) if self.low_mean == "nodes" else None, s, t, 1.0
-            )
-            terms["high"] = rest * difference_divergence(met(batch), s, t, self.tau)
+            rest, logits = 1 - self.label_weight, teacher.logits
+            s, t = full_precision(student.logits), full_precision(logits.detach())
+            a, pairs = others(batch), met(batch)
+            told = self._said.of(lambda: said(a, self._weight(a, s.dtype), t, 1.0), logits, a, s.dtype)
+            terms["low"] = rest * divergence_from(told, s, 1.0)
+            differ = self._differ.of(lambda: differing(pairs, t, self.tau), logits, pairs)
+            terms["high"] = rest * difference_divergence(pairs, s, t, self.tau, differ)
         return terms
+
+    def _weight(self, a: CSR, dtype: torch.dtype) -> Float[Tensor, " E"] | None:
+        return _shares(a, dtype) if self.low_mean == "nodes" else None
 
 
 def _shares(a: CSR, dtype: torch.dtype) -> Float[Tensor, " E"]:
@@ -87,24 +95,42 @@ def _shares(a: CSR, dtype: torch.dtype) -> Float[Tensor, " E"]:
     return a.rowptr.diff()[a.row.long()].to(dtype).reciprocal()
 
 
+@torch.no_grad()
+def differing(a: CSR, teacher: Float[Tensor, "N C"], tau: float) -> tuple[Tensor, ...] | None:
+    """The teacher's part of `difference_divergence`, block by block; None where that is more than `KEPT` bytes."""
+    if a.n_entries * teacher.shape[1] * teacher.element_size() > KEPT:
+        return None
+    return tuple(_log_differences(teacher, row, col, tau) for row, col in _blocks(a, a.row, a.col))
+
+
 def difference_divergence(
-    a: CSR, student: Float[Tensor, "N C"], teacher: Float[Tensor, "N C"], tau: float
+    a: CSR,
+    student: Float[Tensor, "N C"],
+    teacher: Float[Tensor, "N C"],
+    tau: float,
+    differ: Sequence[Tensor] | None = None,
 ) -> Float[Tensor, ""]:
     """Mean over entries (i, j) of `KL(softmax(|t_i - t_j| / tau) || softmax(|s_i - s_j| / tau))`; 0 without entries.
 
     Each entry counts as often as its value says. Takes memory for max(N, 65536) x C numbers beside the entries
-    themselves; differentiable to any order.
+    themselves and `differ`; differentiable to any order.
+
+    Args:
+        a: two neighbours once.
+        student: logits s.
+        teacher: logits t, without a gradient.
+        tau: temperature, above 0, in units of logits.
+        differ: what `differing` gave of the same entries, logits and temperature; None computes it here.
     """
-    # As many edges as nodes at least, so that a block's gradient, which has a row for each node, costs no more.
-    size, weight = max(_BLOCK, a.shape[0]), a.values(student.dtype)
+    weight = a.values(student.dtype)
     total = weight.sum().clamp(min=1)
-    row, col, count = (torch.split(each, size) for each in (a.row, a.col, weight))
-    blocks = list(zip(row, col, count, strict=True))
+    blocks = _blocks(a, a.row, a.col, weight)
+    told: Sequence[Tensor | None] = [None] * len(blocks) if differ is None else differ
     if len(blocks) == 1:
-        return _block(student, teacher, *blocks[0], tau) / total
+        return _block(student, teacher, tau, told[0], *blocks[0]) / total
     sums = [
-        checkpoint(_block, student, teacher, *block, tau, use_reentrant=False, preserve_rng_state=False)
-        for block in blocks
+        checkpoint(_block, student, teacher, tau, log_t, *block, use_reentrant=False, preserve_rng_state=False)
+        for log_t, block in zip(told, blocks, strict=True)
     ]
     return torch.stack(sums).sum() / total
 
@@ -112,15 +138,24 @@ def difference_divergence(
 def _block(
     student: Float[Tensor, "N C"],
     teacher: Float[Tensor, "N C"],
+    tau: float,
+    log_t: Float[Tensor, "B C"] | None,
     row: Int[Tensor, " B"],
     col: Int[Tensor, " B"],
     weight: Float[Tensor, " B"],
-    tau: float,
 ) -> Float[Tensor, ""]:
-    log_t = F.log_softmax(_differences(teacher, row, col) / tau, dim=1)
-    log_s = F.log_softmax(_differences(student, row, col) / tau, dim=1)
+    log_t = _log_differences(teacher, row, col, tau) if log_t is None else log_t
+    log_s = _log_differences(student, row, col, tau)
     return (weight * F.kl_div(log_s, log_t, reduction="none", log_target=True).sum(1)).sum()
 
 
-def _differences(logits: Float[Tensor, "N C"], row: Int[Tensor, " B"], col: Int[Tensor, " B"]) -> Float[Tensor, "B C"]:
-    return (logits.index_select(0, row) - logits.index_select(0, col)).abs()
+def _log_differences(
+    logits: Float[Tensor, "N C"], row: Int[Tensor, " B"], col: Int[Tensor, " B"], tau: float
+) -> Float[Tensor, "B C"]:
+    return F.log_softmax((logits.index_select(0, row) - logits.index_select(0, col)).abs() / tau, dim=1)
+
+
+def _blocks(a: CSR, *of: Tensor) -> list[tuple[Tensor, ...]]:
+    # As many edges as nodes at least, so that a block's gradient, which has a row for each node, costs no more.
+    size = max(_BLOCK, a.shape[0])
+    return list(zip(*(torch.split(each, size) for each in of), strict=True))

@@ -16,11 +16,9 @@ from typing import ClassVar, final
 
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from gnnkd.distillers.base import Lesson
-from gnnkd.distillers.maps import pooled
-from gnnkd.distillers.nodes.features import FeatureDistiller, compared, projector
+from gnnkd.distillers.nodes.features import FeatureDistiller, compared
 from gnnkd.distillers.ranges import at_least
 from gnnkd.distillers.space import Between, OneOf, Range
 from gnnkd.types import Batch, Step
@@ -62,11 +60,6 @@ class FitNet(FeatureDistiller):
         )
         self.dim, self.labelled = int(at_least("dim", dim, 1)), labelled
 
-    def prepare(self, lesson: Lesson) -> None:
-        """Make both projectors."""
-        super().prepare(lesson)
-        self.part = Projectors.of(lesson, self.dim)
-
     def term(
         self, batch: Batch, student: Float[Tensor, "N _"], teacher: Float[Tensor, "N _"], step: Step
     ) -> Float[Tensor, ""]:
@@ -76,31 +69,3 @@ class FitNet(FeatureDistiller):
             return 0 * student.sum()
         assert self.part is not None, "prepare comes before the first step"
         return F.mse_loss(*self.part(student[rows], teacher[rows], sphere=True))
-
-
-@final
-class Projectors(nn.Module):
-    """Linear, batch norm and ReLU for each network, into one space; both train with the student.
-
-    Args:
-        given: features of the student.
-        wanted: features of the teacher.
-        dim: of the space.
-    """
-
-    def __init__(self, given: int, wanted: int, dim: int) -> None:
-        super().__init__()
-        self.student, self.teacher = projector(given, dim), projector(wanted, dim)
-
-    @staticmethod
-    def of(lesson: Lesson, dim: int) -> Projectors:
-        """Projectors for the features that a lesson shows."""
-        assert lesson.teacher is not None
-        return Projectors(pooled(lesson.student).shape[1], pooled(lesson.teacher).shape[1], dim)
-
-    def forward(
-        self, student: Float[Tensor, "N _"], teacher: Float[Tensor, "N _"], *, sphere: bool
-    ) -> tuple[Float[Tensor, "N K"], Float[Tensor, "N K"]]:
-        """Both networks' features, each row of length 1 (or 0) if `sphere`; two rows at least, as batch norm needs."""
-        both = self.student(student), self.teacher(teacher)
-        return (F.normalize(both[0], dim=1), F.normalize(both[1], dim=1)) if sphere else both

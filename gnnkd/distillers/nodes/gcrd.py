@@ -20,10 +20,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from gnnkd.distillers.base import Lesson
 from gnnkd.distillers.nodes.draws import compared_rows
 from gnnkd.distillers.nodes.features import FeatureDistiller
-from gnnkd.distillers.nodes.fitnet import Projectors
 from gnnkd.distillers.ranges import above_zero, at_least
 from gnnkd.distillers.space import Between, OneOf, Range
 from gnnkd.types import Batch, Step
@@ -71,18 +69,12 @@ class Gcrd(FeatureDistiller):
         super().__init__("gcrd", weight=weight, label_weight=label_weight, kd_weight=kd_weight, temperature=temperature)
         self.tau, self.dim = above_zero("tau", tau), int(at_least("dim", dim, 1))
         self.samples, self.labelled = int(at_least("samples", samples, 2)), labelled
-        self._seed = 0
-
-    def prepare(self, lesson: Lesson) -> None:
-        """Make both projectors and keep the seed of the draws."""
-        super().prepare(lesson)
-        self.part, self._seed = Projectors.of(lesson, self.dim), lesson.seed
 
     def term(
         self, batch: Batch, student: Float[Tensor, "N _"], teacher: Float[Tensor, "N _"], step: Step
     ) -> Float[Tensor, ""]:
         """The contrast; 0 where fewer than two rows are compared."""
-        rows = compared_rows(batch, self.samples, "gcrd", self._seed, step.epoch, labelled=self.labelled)
+        rows = compared_rows(batch, self.samples, "gcrd", self.seed, *step.name, labelled=self.labelled)
         if rows.numel() < 2:
             return 0 * student.sum()
         assert self.part is not None, "prepare comes before the first step"

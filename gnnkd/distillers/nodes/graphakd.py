@@ -80,11 +80,10 @@ class GraphAkd(Distiller):
         if not (weight or label_weight or l1_weight):
             raise ValueError("method.weight is 0, as method.label_weight and method.l1_weight are; one must be above 0")
         self.d_every, self.samples = int(at_least("d_every", d_every, 1)), int(at_least("samples", samples, 1))
-        self._seed = 0
 
     def prepare(self, lesson: Lesson) -> None:
         """Make the discriminators and the student's way to them."""
-        self.part, self._seed = None, lesson.seed
+        super().prepare(lesson)
         if self.weight:
             assert lesson.teacher is not None
             widths = pooled(lesson.student).shape[1], pooled(lesson.teacher).shape[1]
@@ -116,7 +115,7 @@ class GraphAkd(Distiller):
         both = torch.stack([a.row, a.col]).long()
         if a.n_entries <= self.samples:
             return both
-        name = ("graphakd", self._seed, step.epoch)
+        name = ("graphakd", self.seed, *step.name)
         drawn = torch.randint(a.n_entries, (self.samples,), generator=generator(*name))
         return both[:, drawn.to(both.device)]
 

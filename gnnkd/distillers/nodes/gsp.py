@@ -19,10 +19,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from gnnkd.distillers.base import Lesson
 from gnnkd.distillers.nodes.draws import compared_rows
 from gnnkd.distillers.nodes.features import FeatureDistiller
-from gnnkd.distillers.nodes.fitnet import Projectors
 from gnnkd.distillers.ranges import at_least, word
 from gnnkd.distillers.space import Between, OneOf, Range
 from gnnkd.types import Batch, Step
@@ -82,18 +80,12 @@ class Gsp(FeatureDistiller):
         )
         self.kernel, self.dim, self.labelled = kernel, int(at_least("dim", dim, 1)), labelled
         self.samples = int(at_least("samples", samples, 2))
-        self._seed = 0
-
-    def prepare(self, lesson: Lesson) -> None:
-        """Make both projectors and keep the seed of the draws."""
-        super().prepare(lesson)
-        self.part, self._seed = Projectors.of(lesson, self.dim), lesson.seed
 
     def term(
         self, batch: Batch, student: Float[Tensor, "N _"], teacher: Float[Tensor, "N _"], step: Step
     ) -> Float[Tensor, ""]:
         """The mean squared difference of similarities; 0 where fewer than two rows are compared."""
-        rows = compared_rows(batch, self.samples, "gsp", self._seed, step.epoch, labelled=self.labelled)
+        rows = compared_rows(batch, self.samples, "gsp", self.seed, *step.name, labelled=self.labelled)
         if rows.numel() < 2:
             return 0 * student.sum()
         assert self.part is not None, "prepare comes before the first step"

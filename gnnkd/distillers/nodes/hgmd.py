@@ -30,7 +30,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from gnnkd.distillers.base import SAMPLED, TASK, Distiller, Lesson
+from gnnkd.distillers.base import SAMPLED, TASK, Distiller
 from gnnkd.distillers.losses import cross_entropy, full_precision
 from gnnkd.distillers.nodes import draws
 from gnnkd.distillers.nodes.pairs import entropy, others, pair_divergence
@@ -39,6 +39,7 @@ from gnnkd.distillers.space import Between, OneOf, Range
 from gnnkd.graph.attention import edge_dot, expand, segment_sum
 from gnnkd.graph.kernels import neighbour_sum
 from gnnkd.graph.structure import CSR
+from gnnkd.nn.kept import Kept
 from gnnkd.types import Batch, Output, Step
 
 MODES = ("weight", "mixup")
@@ -87,13 +88,8 @@ class Hgmd(Distiller):
         self.concentration = above_zero("concentration", concentration)
         self.hardness, self.anneal = at_least("hardness", hardness, 0), at_least("anneal", anneal, 1)
         self.label_weight = fraction("label_weight", label_weight)
-        self._seed = 0
+        self._easy: Kept[tuple[Tensor, Tensor]] = Kept()
         self._seen: dict[str, Tensor] = {}
-
-    def prepare(self, lesson: Lesson) -> None:
-        """Hear the seed that names the draws."""
-        super().prepare(lesson)
-        self._seed = lesson.seed
 
     def at(self, step: Step) -> float:
         """a at an epoch."""
@@ -106,16 +102,16 @@ class Hgmd(Distiller):
         if self.label_weight > 0:
             terms[TASK] = self.label_weight * cross_entropy(student.logits, batch.y)
         if self.label_weight < 1:
-            s, t = full_precision(student.logits), full_precision(teacher.logits.detach())
-            a = others(batch)
-            near = likeness(a, t / self.tau)
-            chance = keeping(a, near, s.detach() / self.tau, t / self.tau, self.at(step))
-            kept = draws.bernoulli(chance, "hgmd", self._seed, step.epoch)
+            logits, a = teacher.logits, others(batch)
+            s, t = full_precision(student.logits), full_precision(logits.detach())
+            near, taught = self._easy.of(lambda: (likeness(a, t / self.tau), relative_entropy(t / self.tau)), logits, a)
+            chance = keeping(a, near, relative_entropy(s.detach() / self.tau), taught, self.at(step))
+            kept = draws.bernoulli(chance, "hgmd", self.seed, *step.name)
             self._seen = {"hgmd/pairs": kept.float().sum() / max(1, a.n_entries)}
             if self.mode == "weight":
                 term = pair_divergence(a, shared(a, near * chance, kept), s, t, self.tau)
             else:
-                mix = chance * draws.beta(self.concentration, chance, "hgmd beta", self._seed, step.epoch)
+                mix = chance * draws.beta(self.concentration, chance, "hgmd beta", self.seed, *step.name)
                 term = mixed_divergence(a, mix, kept, s, t, self.tau)
             terms["hgmd"] = (1 - self.label_weight) * term
         return terms
@@ -131,21 +127,26 @@ def likeness(a: CSR, teacher: Float[Tensor, "N C"]) -> Float[Tensor, " E"]:
     return edge_dot(a, unit, unit)[:, 0].clamp(0, 1)
 
 
+def relative_entropy(logits: Float[Tensor, "N C"]) -> Float[Tensor, " N"]:
+    """H, the entropy of each row's soft label over the largest one, in [0, 1], without a gradient."""
+    found = entropy(logits)
+    return found / found.max().clamp(min=EPS)
+
+
 def keeping(
-    a: CSR, near: Float[Tensor, " E"], student: Float[Tensor, "N C"], teacher: Float[Tensor, "N C"], hardness: float
+    a: CSR, near: Float[Tensor, " E"], student: Float[Tensor, " N"], teacher: Float[Tensor, " N"], hardness: float
 ) -> Float[Tensor, " E"]:
     """The chance r of each entry, in [0, 1]: high where its row is hard and its column easy.
 
     Args:
         a: edges without self loops.
         near: cosines of the teacher's soft labels.
-        student: logits, without a gradient.
-        teacher: the same of the teacher.
+        student: H of the student.
+        teacher: H of the teacher.
         hardness: the factor a of the exponent, at least 0.
     """
-    own, taught = (h / h.max().clamp(min=EPS) for h in (entropy(student), entropy(teacher)))
-    hard = (own * taught).sqrt()
-    return -torch.expm1(-hardness * near * hard[a.row] / taught[a.col].clamp(min=EPS))
+    hard = (student * teacher).sqrt()
+    return -torch.expm1(-hardness * near * hard[a.row] / teacher[a.col].clamp(min=EPS))
 
 
 def shared(a: CSR, closeness: Float[Tensor, " E"], kept: Bool[Tensor, " E"]) -> Float[Tensor, " E"]:

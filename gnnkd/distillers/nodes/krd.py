@@ -14,8 +14,10 @@ Departures: one draw of noise and the absolute value, as in the published code, 
 entropies are of temperature 1. The share of a bin is that of its nodes on which both agree, in training mode; empty
 bins are left out; the curve is read at the middle of a bin, the published code's at its left end plus .05; the fit is
 the best a in [.01, 100], searched on a grid. alpha moves at each draw of pairs, so not within the warm-up. Self loops
-of the data and weights of edges are not looked at. The published settings have another label_weight (0 to .5), tau (.8
-to 1.2) and width for each data set and teacher; the defaults here are in their middle.
+of the data and weights of edges are not looked at. On samples alpha follows the first batch of an epoch alone, as far
+as a process sees it, and each epoch draws pairs of other edges, so that `redraw_every` is of alpha alone. The published
+settings have another label_weight (0 to .5), tau (.8 to 1.2) and width for each data set and teacher; the defaults here
+are in their middle.
 """
 
 from __future__ import annotations
@@ -32,12 +34,13 @@ from torch import Tensor
 from gnnkd.distillers.base import SAMPLED, TASK, Distiller, Lesson
 from gnnkd.distillers.losses import cross_entropy, full_precision
 from gnnkd.distillers.nodes import draws
-from gnnkd.distillers.nodes.pairs import entropy, others, pair_divergence
+from gnnkd.distillers.nodes.pairs import Said, divergence_from, entropy, others, said
 from gnnkd.distillers.nodes.rows import Rows
-from gnnkd.distillers.ranges import above_zero, at_least, fraction
+from gnnkd.distillers.ranges import above_zero, at_least, below_one, fraction
 from gnnkd.distillers.space import Between, OneOf, Range
 from gnnkd.errors import UserError
 from gnnkd.graph.structure import CSR
+from gnnkd.nn.kept import Kept
 from gnnkd.types import Batch, Output, Step
 
 BINS = 50
@@ -81,13 +84,12 @@ class Krd(Distiller):
         self.noise = above_zero("noise", noise)
         self.warmup_epochs = int(at_least("warmup_epochs", warmup_epochs, 0))
         self.redraw_every = int(at_least("redraw_every", redraw_every, 1))
-        if not 0 <= momentum < 1:
-            raise ValueError(f"method.momentum is {momentum}; it must lie in [0, 1)")
-        self.momentum, self.alpha = momentum, 1.0
+        self.momentum, self.alpha = below_one("momentum", momentum), 1.0
         self.asks_teacher = self.label_weight < 1
-        self._seed, self._drawn = 0, -1
+        self._drawn = -1
         self._rows: Rows | None = None
         self._rho: Tensor | None = None
+        self._all: Kept[Said] = Kept()
         self._seen: dict[str, Tensor] = {}
 
     def prepare(self, lesson: Lesson) -> None:
@@ -106,7 +108,7 @@ class Krd(Distiller):
                 "krd asks the teacher about features with noise, and there are only its logits; give the network that "
                 "made them, or choose ffg2m"
             )
-        self._seed, self._drawn, self.alpha = lesson.seed, -1, 1.0
+        self._drawn, self.alpha = -1, 1.0
         self._rows = Rows(lesson.batch.index)
         noisy = lesson.ask(draws.noised(lesson.batch.x, self.noise, "krd noise", lesson.seed))
         self._rho = reliability(full_precision(lesson.teacher.logits), full_precision(noisy.logits))
@@ -118,14 +120,19 @@ class Krd(Distiller):
         if self.label_weight > 0:
             terms[TASK] = self.label_weight * cross_entropy(student.logits, batch.y)
         if self.label_weight < 1:
-            s, t = full_precision(student.logits), full_precision(teacher.logits.detach())
+            logits = teacher.logits
+            s, t = full_precision(student.logits), full_precision(logits.detach())
             a, rho = others(batch), self._of(batch)
             self._follow(rho, s.detach().argmax(1) == t.argmax(1), step)
             kept = self._kept(a, rho, step)
             share = s.new_ones(()) if kept is None else kept.float().sum() / max(1, a.n_entries)
             self._seen = {"krd/alpha": s.new_tensor(self.alpha), "krd/pairs": share}
-            weight = None if kept is None else kept.to(s.dtype)
-            terms["krd"] = (1 - self.label_weight) * pair_divergence(a, weight, s, t, self.tau)
+            if kept is None:  # what all neighbours say is the same throughout the warm-up
+                told = self._all.of(lambda: said(a, None, t, self.tau), logits, a)
+            else:
+                self._all = Kept()
+                told = said(a, kept.to(s.dtype), t, self.tau)
+            terms["krd"] = (1 - self.label_weight) * divergence_from(told, s, self.tau)
         return terms
 
     def _of(self, batch: Batch) -> Float[Tensor, " N"]:
@@ -144,11 +151,11 @@ class Krd(Distiller):
         self._drawn = step.epoch
 
     def _kept(self, a: CSR, rho: Float[Tensor, " N"], step: Step) -> Bool[Tensor, " E"] | None:
-        """The edges that are pairs, None for all; between two draws they come from the same name, so are the same."""
+        """The edges that are pairs, None for all; between two draws the same edges come from the same name."""
         if step.epoch < self.warmup_epochs:
             return None
         chance = 1 - rho**self.alpha
-        return draws.bernoulli(chance.index_select(0, a.col), "krd", self._seed, self._drawn)
+        return draws.bernoulli(chance.index_select(0, a.col), "krd", self.seed, self._drawn, *step.name[1:])
 
     def diagnostics(self) -> Mapping[str, Tensor]:
         """`krd/alpha`, and `krd/pairs`, the share of edges that are pairs, at the last step."""

@@ -32,6 +32,7 @@ from gnnkd.distillers.ranges import word
 from gnnkd.distillers.space import Between, OneOf, Range
 from gnnkd.graph.attention import edge_dot, expand, gather, segment_max, segment_sum
 from gnnkd.graph.structure import CSR, Graph
+from gnnkd.nn.kept import Kept
 from gnnkd.types import Batch, Step
 
 EPS = 1e-12
@@ -74,18 +75,21 @@ class Lsp(FeatureDistiller):
     ) -> None:
         super().__init__("lsp", weight=weight, label_weight=label_weight, kd_weight=kd_weight, temperature=temperature)
         self.kernel, self.labelled = KERNELS[word("kernel", kernel, KERNELS)], labelled
-        self._kept: tuple[Batch, Tensor, CSR] | None = None
+        self._kept: Kept[tuple[Tensor | None, CSR, Tensor]] = Kept()
 
     def term(
         self, batch: Batch, student: Float[Tensor, "N _"], teacher: Float[Tensor, "N _"], step: Step
     ) -> Float[Tensor, ""]:
         """The divergence of local structures."""
-        if not self.labelled:
-            return structure_divergence(others(batch), student, teacher, self.kernel)
-        if self._kept is None or self._kept[0] is not batch:
-            self._kept = (batch, *_induced(batch))
-        _, rows, a = self._kept
-        return structure_divergence(a, student[rows], teacher[rows], self.kernel)
+        rows, a, told = self._kept.of(lambda: self._told(batch, teacher), batch, teacher)
+        return divergence_from(a, student if rows is None else student[rows], told, self.kernel)
+
+    def _told(
+        self, batch: Batch, teacher: Float[Tensor, "N _"]
+    ) -> tuple[Int[Tensor, " S"] | None, CSR, Float[Tensor, "E 1"]]:
+        """The rows that are compared, None for all, the edges among them, and how the teacher weighs these."""
+        rows, a = _induced(batch) if self.labelled else (None, others(batch))
+        return rows, a, weighed(a, teacher if rows is None else teacher[rows], self.kernel)
 
 
 def _induced(batch: Batch) -> tuple[Int[Tensor, " S"], CSR]:
@@ -98,8 +102,19 @@ def structure_divergence(
     a: CSR, student: Float[Tensor, "N _"], teacher: Float[Tensor, "N _"], kernel: Kernel
 ) -> Float[Tensor, ""]:
     """Mean over the rows of `a` that have entries of `KL(a^T || a^S)` in nats; 0 where no row has one."""
-    with torch.no_grad():
-        log_t = edge_log_softmax(a, kernel(a, teacher))
+    return divergence_from(a, student, weighed(a, teacher, kernel), kernel)
+
+
+@torch.no_grad()
+def weighed(a: CSR, teacher: Float[Tensor, "N _"], kernel: Kernel) -> Float[Tensor, "E 1"]:
+    """The teacher's part of `structure_divergence`: the logarithm of a^T, without a gradient."""
+    return edge_log_softmax(a, kernel(a, teacher))
+
+
+def divergence_from(
+    a: CSR, student: Float[Tensor, "N _"], log_t: Float[Tensor, "E 1"], kernel: Kernel
+) -> Float[Tensor, ""]:
+    """`structure_divergence` of a student from the logarithm of a^T."""
     log_s = edge_log_softmax(a, kernel(a, student))
     nodes = (a.rowptr.diff() > 0).sum().clamp(min=1)
     return (log_t.exp() * (log_t - log_s)).sum() / nodes

@@ -6,6 +6,8 @@ student: the sum of what its neighbours' teachers say. Memory is linear in edges
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -63,6 +65,36 @@ def entropy(logits: Float[Tensor, "N C"]) -> Float[Tensor, " N"]:
     return -(log_p.exp() * log_p).sum(1).clamp(max=0)
 
 
+class Said(NamedTuple):
+    """What teachers say to each node over all pairs of it: all of a divergence but the student.
+
+    Args:
+        target: summed soft labels.
+        surety: summed negative entropies, in nats, over all nodes.
+        pairs: their number, or weight.
+    """
+
+    target: Float[Tensor, "N C"]
+    surety: Float[Tensor, ""]
+    pairs: Float[Tensor, ""] | int
+
+
+@torch.no_grad()
+def said(a: CSR, weight: Float[Tensor, " E"] | None, teacher: Float[Tensor, "N C"], tau: float) -> Said:
+    """The teacher's part of `pair_divergence`, of the same arguments; constant where these are."""
+    log_p = F.log_softmax(teacher / tau, dim=1)
+    p = log_p.exp()
+    told = torch.cat([p, (p * log_p).sum(1, keepdim=True)], dim=1)
+    told = told + neighbour_sum(a.with_value(weight), told)
+    pairs = len(teacher) + (a.n_entries if weight is None else weight.sum())
+    return Said(told[:, :-1], told[:, -1].sum(), pairs)
+
+
+def divergence_from(told: Said, student: Float[Tensor, "N C"], tau: float) -> Float[Tensor, ""]:
+    """`pair_divergence` of a student from what its teachers said at the same temperature."""
+    return (told.surety - (told.target * F.log_softmax(student / tau, dim=1)).sum()) / told.pairs
+
+
 def pair_divergence(
     a: CSR,
     weight: Float[Tensor, " E"] | None,
@@ -81,11 +113,4 @@ def pair_divergence(
         teacher: logits t, without a gradient.
         tau: temperature, in units of logits.
     """
-    with torch.no_grad():
-        log_p = F.log_softmax(teacher / tau, dim=1)
-        p = log_p.exp()
-        told = torch.cat([p, (p * log_p).sum(1, keepdim=True)], dim=1)
-        told = told + neighbour_sum(a.with_value(weight), told)
-        pairs = len(student) + (a.n_entries if weight is None else weight.sum())
-    target, surety = told[:, :-1], told[:, -1]
-    return (surety.sum() - (target * F.log_softmax(student / tau, dim=1)).sum()) / pairs
+    return divergence_from(said(a, weight, teacher, tau), student, tau)

@@ -18,7 +18,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gnnkd.distillers.base import Lesson
 from gnnkd.distillers.nodes.draws import compared_rows
 from gnnkd.distillers.nodes.features import FeatureDistiller
 from gnnkd.distillers.ranges import at_least
@@ -79,13 +78,7 @@ class Rkd(FeatureDistiller):
             "rkd", weight=any_weight, label_weight=label_weight, kd_weight=kd_weight, temperature=temperature
         )
         self.labelled = labelled
-        self._seed = 0
         self._last: dict[str, Tensor] = {}
-
-    def prepare(self, lesson: Lesson) -> None:
-        """Keep the seed of the draws."""
-        super().prepare(lesson)
-        self._seed = lesson.seed
 
     def term(
         self, batch: Batch, student: Float[Tensor, "N _"], teacher: Float[Tensor, "N _"], step: Step
@@ -94,7 +87,7 @@ class Rkd(FeatureDistiller):
         losses = []
         for name, of in (("distance", distance_loss), ("angle", angle_loss)):
             if self.weights[name]:
-                draw = ("rkd", name, self._seed, step.epoch)
+                draw = ("rkd", name, self.seed, *step.name)
                 rows = compared_rows(batch, self.sizes[name], *draw, labelled=self.labelled)
                 # One row alone has no distance, and the mean distance would be none.
                 loss = of(student[rows], teacher[rows]) if rows.numel() > 1 else 0 * student.sum()

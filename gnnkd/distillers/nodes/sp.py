@@ -16,7 +16,6 @@ from typing import ClassVar, final
 from jaxtyping import Float
 from torch import Tensor
 
-from gnnkd.distillers.base import Lesson
 from gnnkd.distillers.nodes.draws import compared_rows
 from gnnkd.distillers.nodes.features import FeatureDistiller
 from gnnkd.distillers.ranges import at_least
@@ -60,18 +59,12 @@ class Sp(FeatureDistiller):
     ) -> None:
         super().__init__("sp", weight=weight, label_weight=label_weight, kd_weight=kd_weight, temperature=temperature)
         self.samples, self.labelled = int(at_least("samples", samples, 1)), labelled
-        self._seed = 0
-
-    def prepare(self, lesson: Lesson) -> None:
-        """Keep the seed of the draws."""
-        super().prepare(lesson)
-        self._seed = lesson.seed
 
     def term(
         self, batch: Batch, student: Float[Tensor, "N _"], teacher: Float[Tensor, "N _"], step: Step
     ) -> Float[Tensor, ""]:
         """The mean squared difference of similarities; 0 where no row is compared."""
-        rows = compared_rows(batch, self.samples, "sp", self._seed, step.epoch, labelled=self.labelled)
+        rows = compared_rows(batch, self.samples, "sp", self.seed, *step.name, labelled=self.labelled)
         if not rows.numel():
             return 0 * student.sum()
         pixel = (..., None, None)  # a row is a map of one pixel

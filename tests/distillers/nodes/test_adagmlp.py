@@ -100,7 +100,8 @@ def test_perfect_and_hopeless_students_have_finite_votes(kl: float) -> None:
 
 def test_a_teacher_imitated_perfectly_leaves_no_divergence() -> None:
     _, teacher = _problem()
-    assert torch.equal(divergence(teacher.logits, teacher.logits, 0.5), torch.zeros(N, dtype=torch.float64))
+    told = (teacher.logits / 0.5).log_softmax(1)
+    assert torch.equal(divergence(teacher.logits, told, 0.5), torch.zeros(N, dtype=torch.float64))
 
 
 # -- labels ------------------------------------------------------------------------------------------------------

@@ -23,8 +23,8 @@ from gnnkd.distillers.base import Distiller, Lesson, plain_gradients
 from gnnkd.distillers.dgd.bank import Bank
 from gnnkd.distillers.glnn import Glnn
 from gnnkd.distillers.nodes.at import At
-from gnnkd.distillers.nodes.features import FeatureDistiller
-from gnnkd.distillers.nodes.fitnet import FitNet, Projectors
+from gnnkd.distillers.nodes.features import FeatureDistiller, Projectors
+from gnnkd.distillers.nodes.fitnet import FitNet
 from gnnkd.distillers.nodes.gcrd import Gcrd
 from gnnkd.distillers.nodes.graphakd import GraphAkd
 from gnnkd.distillers.nodes.gsp import WEIGHTS, Gsp

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gnnkd.distillers.base import Lesson
-from gnnkd.distillers.nodes.fitnet import Projectors
+from gnnkd.distillers.nodes.features import Projectors
 from gnnkd.distillers.nodes.gcrd import Gcrd, contrast
 from gnnkd.types import Batch, Output, Step
 

@@ -12,7 +12,7 @@ from gnnkd import distillers
 from gnnkd.distillers.base import Lesson
 from gnnkd.distillers.losses import soft_kl
 from gnnkd.distillers.nodes import draws
-from gnnkd.distillers.nodes.hgmd import Hgmd, keeping, likeness, mixed_divergence, shared
+from gnnkd.distillers.nodes.hgmd import Hgmd, keeping, likeness, mixed_divergence, relative_entropy, shared
 from gnnkd.distillers.nodes.pairs import entropy, others
 from gnnkd.graph.structure import Graph
 from gnnkd.types import Batch, Output, Step
@@ -61,12 +61,12 @@ def _chance(batch: Batch, s: Tensor, t: Tensor, a: float) -> Tensor:
 def test_a_hard_node_keeps_easy_neighbours() -> None:
     batch, s, t = _batch(), _random(0), _random(1)
     a = others(batch)
-    near = likeness(a, t)
-    found = keeping(a, near, s, t, 2.0)
+    near, own, taught = likeness(a, t), relative_entropy(s), relative_entropy(t)
+    found = keeping(a, near, own, taught, 2.0)
     torch.testing.assert_close(found, _chance(batch, s, t, 2.0))
     assert bool(((found >= 0) & (found <= 1)).all())
-    assert bool((keeping(a, near, s, t, 3.0) >= found).all())
-    assert not keeping(a, near, s, t, 0.0).any()
+    assert bool((keeping(a, near, own, taught, 3.0) >= found).all())
+    assert not keeping(a, near, own, taught, 0.0).any()
 
 
 def test_sure_networks_have_chances_too() -> None:
@@ -74,7 +74,7 @@ def test_sure_networks_have_chances_too() -> None:
     a = others(_batch())
     sure = torch.zeros(N, C).index_fill(1, torch.tensor([0]), 1e4)
     for s, t in ((sure, sure), (_random(0).float(), sure), (sure, _random(1).float())):
-        chance = keeping(a, likeness(a, t), s, t, 5.0)
+        chance = keeping(a, likeness(a, t), relative_entropy(s), relative_entropy(t), 5.0)
         assert bool(((chance >= 0) & (chance <= 1)).all())
 
 

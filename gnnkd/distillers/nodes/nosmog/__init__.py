@@ -30,7 +30,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from gnnkd.data.augment import generator, key
+from gnnkd.data.augment import CPU, drawn_apart, generator, key
 from gnnkd.distillers.base import TASK, Distiller, Lesson, Make
 from gnnkd.distillers.losses import cross_entropy, full_precision, soft_kl
 from gnnkd.distillers.maps import pooled
@@ -108,7 +108,7 @@ class Nosmog(Distiller):
         self.dim = int(at_least("dim", dim, 1))
         self.reads_maps, self.asks_student = self.similarity_weight > 0, self.adversarial_weight > 0
         self.around: Positions | None = None
-        self.alone, self.dropout, self.seed = False, 0.0, 0
+        self.alone, self.dropout = False, 0.0
 
     def learner(self, make: Make, batch: Batch, classes: int, seed: int) -> nn.Module:
         """The student on [x ; P]."""
@@ -130,11 +130,10 @@ class Nosmog(Distiller):
 
     def prepare(self, lesson: Lesson) -> None:
         """Make g."""
-        self.part, self.seed = None, lesson.seed
+        super().prepare(lesson)
         if self.similarity_weight:
             width = _hidden(lesson.student).shape[1]
-            with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(key("nosmog", "g", lesson.seed))
+            with drawn_apart(CPU, key("nosmog", "g", lesson.seed)):
                 self.part = nn.Linear(width, width)
 
     def loss(self, batch: Batch, student: Output, teacher: Output | None, step: Step) -> dict[str, Tensor]:
@@ -190,9 +189,7 @@ class Nosmog(Distiller):
             return criterion(again(whole(given + delta)).logits[rows], rows)
 
         draws = generator("nosmog", "delta", self.seed, step.epoch)
-        devices = [given.device] if given.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):  # dropout of these passes is drawn apart, too
-            torch.manual_seed(key("nosmog", "dropout", self.seed, step.epoch))
+        with drawn_apart(given.device, key("nosmog", "dropout", self.seed, step.epoch)):
             shape = (given.shape[0], given.shape[1])
             with torch.enable_grad():
                 delta = worst(at, shape, eps=self.eps, rate=self.eps / 4, steps=self.pgd_steps, draws=draws, like=given)

@@ -1,4 +1,4 @@
-"""VQGraph: a codebook of local structures is learnt on the graph, and the student learns which codes a node is near.
+"""VQGraph: the student learns which codes of local structures a node is near; the default weight, 1e-8, leaves it GLNN.
 
 L. Yang, Y. Tian, M. Xu, Z. Liu, S. Hong, W. Qu, W. Zhang, B. Cui, M. Zhang, J. Leskovec, "VQGraph: rethinking graph
 representation space for bridging GNNs and MLPs", ICLR 2024. `tokenizer` learns unit rows u_i and codes e_k; a map of
@@ -27,14 +27,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from gnnkd.data.augment import generator, key
+from gnnkd.data.augment import drawn_apart, generator, key
 from gnnkd.distillers.base import SAMPLED, TASK, Distiller, Lesson
 from gnnkd.distillers.losses import cross_entropy, full_precision, soft_kl
 from gnnkd.distillers.nodes.neighbours import edges
 from gnnkd.distillers.nodes.rows import Rows
 from gnnkd.distillers.nodes.vqgraph.codebook import distances, unit
 from gnnkd.distillers.nodes.vqgraph.tokenizer import LAYERS, Settings, Tokens, trained
-from gnnkd.distillers.ranges import above_zero, at_least, fraction, word
+from gnnkd.distillers.ranges import above_zero, at_least, below_one, fraction, word
 from gnnkd.distillers.space import Between, OneOf, Range
 from gnnkd.errors import UserError
 from gnnkd.graph.structure import CSR
@@ -89,13 +89,11 @@ class Vqgraph(Distiller):
         self.code_weight = at_least("code_weight", code_weight, 0)
         self.temperature = above_zero("temperature", temperature)
         self.samples = int(at_least("samples", samples, 1))
-        if not 0 <= decay < 1:
-            raise ValueError(f"method.decay is {decay}; it must lie in [0, 1)")
         self.settings = Settings(
             layer=word("layer", layer, LAYERS),
             codes=int(at_least("codes", codes, 1)),
             dim=int(at_least("dim", dim, 1)),
-            decay=decay,
+            decay=below_one("decay", decay),
             commitment=at_least("commitment", commitment, 0),
             pairs=self.samples,
             epochs=int(at_least("tokenizer_epochs", tokenizer_epochs, 0)),
@@ -112,10 +110,9 @@ class Vqgraph(Distiller):
         edges(lesson.batch)
         tokens = trained(lesson.batch, lesson.student.logits.shape[1], self.settings, lesson.seed)
         device = lesson.batch.y.device
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(key("vqgraph map", lesson.seed))
+        with drawn_apart(device, key("vqgraph map", lesson.seed)):
             self.part = Codes(_last(lesson.student).shape[1], tokens).to(device)
-        self._seed, self._rows = lesson.seed, Rows(lesson.batch.index)
+        self._rows = Rows(lesson.batch.index)
         self._seen = {"codebook/perplexity": tokens.perplexity, "codebook/used": tokens.used}
 
     def loss(self, batch: Batch, student: Output, teacher: Output | None, step: Step) -> dict[str, Tensor]:
@@ -133,7 +130,7 @@ class Vqgraph(Distiller):
 
     def _codes(self, batch: Batch, student: Output, step: Step) -> Float[Tensor, ""]:
         part = cast("Codes", self.part)
-        order = torch.randperm(batch.y.numel(), generator=generator("vqgraph", self._seed, step.epoch))
+        order = torch.randperm(batch.y.numel(), generator=generator("vqgraph", self.seed, *step.name))
         chosen = order[: self.samples].to(batch.index.device)
         z, u = part(_last(student), chosen), part.rows[self._rows.of(batch)[chosen]]
         given, wanted = -distances(z, part.codes), u @ part.codes.t()

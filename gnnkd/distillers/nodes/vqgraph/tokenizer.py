@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.linalg import vector_norm
 
-from gnnkd.data.augment import generator, key
+from gnnkd.data.augment import drawn_apart, generator, key
 from gnnkd.distillers.losses import cross_entropy, full_precision
 from gnnkd.distillers.nodes.vqgraph.codebook import followed, nearest, perplexity, unit
 from gnnkd.graph.structure import CSR, Graph
@@ -110,8 +110,7 @@ def trained(batch: Batch, n_classes: int, settings: Settings, seed: int) -> Toke
     x = x if isinstance(x, CSR) else full_precision(x)
     assert isinstance(graph, Graph)
     device, n = batch.y.device, batch.y.numel()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(key("vqgraph tokenizer", seed))
+    with drawn_apart(device, key("vqgraph tokenizer", seed)):
         tokenizer = Tokenizer(x.shape[1], n_classes, layer=settings.layer, dim=settings.dim).to(device)
     optimizer = torch.optim.Adam(tokenizer.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
     first = torch.randperm(n, generator=generator("vqgraph codes", seed))[: settings.codes].to(device)
