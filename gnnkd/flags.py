@@ -31,8 +31,9 @@ VALUES = {
     ),
     "method": (
         "NAME",
-        "graphs: dgd, gkdfd, glnn, kd, supervised (dgd); images: at, crd, dist, dkd, dot, edkd, fitnet, gkd, gkdfd, "
-        "kd, kdsvd, logitstd, nst, ofd, pkt, reviewkd, rkd, sp, supervised, vid (kd); dot(gkd) is dot with "
+        "graphs: adagmlp, at, cpf, dgd, ffg2m, fitnet, gaglnn, gcrd, gkdfd, glnn, graphakd, gsp, hgmd, kd, krd, lsp, "
+        "nosmog, pnd, rkd, sp, supervised, tinygnn, vqgraph (dgd); images: at, crd, dist, dkd, dot, edkd, fitnet, gkd, "
+        "gkdfd, kd, kdsvd, logitstd, nst, ofd, pkt, reviewkd, rkd, sp, supervised, vid (kd); dot(gkd) is dot with "
         "method.base=gkd",
     ),
     "mode": ("MODE", "tea trains the teacher, stu the student, tea/stu both (tea/stu)"),
