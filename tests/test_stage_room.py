@@ -27,7 +27,7 @@ from gnnkd.train.progress import Silent
 C = 10
 ROOMY = 10**12
 STEP = """
-import json, resource, sys, torch
+import json, sys, torch
 from pathlib import Path
 from gnnkd import nn
 from gnnkd.graph.structure import Graph
@@ -38,12 +38,13 @@ x, y = torch.randn(n, features, generator=draws), torch.randint(10, (n,), genera
 graph = Graph.from_edge_index(torch.randint(n, (2, edges), generator=draws), n)
 network = nn.MODELS[name](features, 10, **options)
 optimizer = torch.optim.Adam(network.parameters())
-before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+said = lambda word: 1024 * int(Path("/proc/self/status").read_text().split(word + ":")[1].split()[0])
+before = said("VmRSS")
 for _ in range(2):
     optimizer.zero_grad()
     torch.nn.functional.cross_entropy(network(x, graph).logits, y).backward()
     optimizer.step()
-print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(said("VmHWM") - before)  # getrusage would tell of the process that started this one, too
 """
 """Training steps in a process of their own, and the bytes by which it grew."""
 
