@@ -48,14 +48,3 @@ def rising(momentum: float, epochs: int) -> Weight:
     """From `momentum` at the first epoch to 1 after the last along half a cosine."""
     share = [(1 + math.cos(math.pi * epoch / epochs)) / 2 for epoch in range(epochs)]
     return tuple((float(epoch), 1 - (1 - momentum) * s) for epoch, s in enumerate(share))
-
-
-def share_below_one(name: str, value: float) -> float:
-    """`value`, if it lies in [0, 1).
-
-    Raises:
-        ValueError: it does not.
-    """
-    if not 0 <= value < 1:
-        raise ValueError(f"method.{name} is {value}; it must lie in [0, 1)")
-    return value

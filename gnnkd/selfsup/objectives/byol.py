@@ -15,10 +15,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gnnkd.distillers.base import Lesson
-from gnnkd.distillers.ranges import at_least
+from gnnkd.distillers.ranges import at_least, below_one
 from gnnkd.distillers.schedule import Weight
 from gnnkd.selfsup.heads import mlp, width
-from gnnkd.selfsup.objectives.base import Objective, halves, rising, share_below_one
+from gnnkd.selfsup.objectives.base import Objective, halves, rising
 from gnnkd.types import Batch, Output, Step
 
 PUBLISHED_WIDTH = 4096
@@ -43,7 +43,7 @@ class Byol(Objective):
     needs_teacher = True
 
     def __init__(self, *, momentum: float = 0.99, hidden: int | None = None, dim: int = 256) -> None:
-        self.momentum = share_below_one("momentum", momentum)
+        self.momentum = below_one("momentum", momentum)
         self.hidden = None if hidden is None else int(at_least("hidden", hidden, 1))
         self.dim = int(at_least("dim", dim, 1))
 

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from gnnkd.distillers.base import Lesson
 from gnnkd.distillers.crd.share import rows_of_all
-from gnnkd.distillers.ranges import above_zero, at_least
+from gnnkd.distillers.ranges import above_zero, at_least, below_one
 from gnnkd.distillers.schedule import Weight
 from gnnkd.selfsup.heads import Prototypes, mlp, width
-from gnnkd.selfsup.objectives.base import Objective, halves, rising, share_below_one
+from gnnkd.selfsup.objectives.base import Objective, halves, rising
 from gnnkd.types import Batch, Output, Step
 
 PUBLISHED_WIDTH = 2048
@@ -79,8 +79,8 @@ class Dino(Objective):
     ) -> None:
         self.temperature = above_zero("temperature", temperature)
         self.sharp_temperature = above_zero("sharp_temperature", sharp_temperature)
-        self.momentum = share_below_one("momentum", momentum)
-        self.centre_momentum = share_below_one("centre_momentum", centre_momentum)
+        self.momentum = below_one("momentum", momentum)
+        self.centre_momentum = below_one("centre_momentum", centre_momentum)
         self.prototypes, self.dim = int(at_least("prototypes", prototypes, 2)), int(at_least("dim", dim, 1))
         self.hidden = None if hidden is None else int(at_least("hidden", hidden, 1))
 

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from gnnkd.distillers.base import Lesson
 from gnnkd.distillers.crd.share import rows_of_all
-from gnnkd.distillers.ranges import above_zero, at_least
+from gnnkd.distillers.ranges import above_zero, at_least, below_one
 from gnnkd.selfsup.heads import mlp, width
-from gnnkd.selfsup.objectives.base import Objective, halves, share_below_one
+from gnnkd.selfsup.objectives.base import Objective, halves
 from gnnkd.types import Batch, Output, Step
 
 PUBLISHED_WIDTH = 2048
@@ -87,7 +87,7 @@ class MoCo(Objective):
         hidden: int | None = None,
         dim: int = 128,
     ) -> None:
-        self.temperature, self.momentum = above_zero("temperature", temperature), share_below_one("momentum", momentum)
+        self.temperature, self.momentum = above_zero("temperature", temperature), below_one("momentum", momentum)
         self.queue, self.dim = int(at_least("queue", queue, 1)), int(at_least("dim", dim, 1))
         self.hidden = None if hidden is None else int(at_least("hidden", hidden, 1))
 
