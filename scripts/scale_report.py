@@ -77,6 +77,7 @@ def draw(records: Iterable[Record], *, processor: bool) -> dict[str, Figure]:
     for ax, (title, works) in zip(axes, PANELS.items(), strict=True):
         _panel(ax, title, works, done, processor)
     axes[0].set_ylabel(f"{'processor time' if processor else 'time'} for each directed edge, ns")
+    _widen(axes[0])
     low, high = axes[0].get_ylim()
     axes[0].set_ylim(low, 2.5 * high)  # room for the legends
     second = Figure(figsize=(7.2, 4.6), layout="constrained")
@@ -89,6 +90,7 @@ def draw(records: Iterable[Record], *, processor: bool) -> dict[str, Figure]:
     if before:
         ax.axhline(max(before), color="0.5", linewidth=1, linestyle=":", label="before the graph is read")
     _dress(ax, "Peak memory of a process", "directed edges")
+    _widen(ax)
     ax.set_ylabel("peak resident memory, GB")
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.yaxis.set_major_formatter("{x:g}")
@@ -124,6 +126,14 @@ def _full(work: str, label: str) -> str:
 def _line(ax: Axes, x: list[float], y: list[float], work: str, label: str) -> None:
     if x:
         ax.plot(x, y, color=COLOURS[work], marker="o", markersize=4, linewidth=1.6, label=label)
+
+
+def _widen(ax: Axes) -> None:
+    """Limits that can be drawn: of equal values, rounding may leave a range of their last bits."""
+    for limits, limit in ((ax.get_xlim, ax.set_xlim), (ax.get_ylim, ax.set_ylim)):
+        low, high = limits()
+        if high < 1.5 * low:
+            limit(low / 1.5, 1.5 * high)
 
 
 def _dress(ax: Axes, title: str, across: str) -> None:

@@ -129,6 +129,22 @@ def test_the_floor_counts_each_edge(script) -> None:
     assert script("scale_work").sums(2, 3, [5]) == 4 * (3 * 7 + 2 * 6)
 
 
+@pytest.mark.parametrize("held", [3798761472, 3804377088])
+def test_points_of_one_height_are_drawn(script, held) -> None:
+    """Of these numbers of bytes, matplotlib's own limits are apart in their last bits alone, which divides by zero."""
+    known = {"edges": EDGES, "floor_bytes": None, "seconds": 1.0, "processor_seconds": 1.0}
+    known.update(peak_bytes=held, peak_before_bytes=held)
+    figures = script("scale_report").draw(
+        [{**known, "work": work} for work in script("scale_work").WORKS], processor=True
+    )
+    for figure in figures.values():
+        figure.draw_without_rendering()
+        for axes in figure.axes:
+            (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+            assert left < EDGES / 1.1 < 1.1 * EDGES < right
+            assert high > 1.2 * low
+
+
 def test_the_share_of_an_epoch_is_what_the_steps_are_of_it(here, asked, tmp_path) -> None:
     asked("--only", "glnn-epoch,sage-epoch", "--rows", "10", "--batch-size", "5", "--fanouts", "2,2,2")
     shares = {r["work"]: r["share_measured"] for r in records(tmp_path)}
