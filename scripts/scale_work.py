@@ -34,6 +34,7 @@ from gnnkd.graph import normalise
 from gnnkd.graph.kernels import neighbour_sum
 from gnnkd.nn import gcn, mlp, sage
 from gnnkd.nn.layerwise import Layerwise
+from gnnkd.train.probe import NODES
 from gnnkd.train.rows import Rows
 from gnnkd.train.sampled import Sampled
 from gnnkd.train.settings import TrainSettings
@@ -144,10 +145,10 @@ def _students(dgd: bool) -> Callable[[Point, torch.device], Ready]:
 
 
 def _dgd(n: int) -> Distiller:
-    """DGD on GLNN with untrained generators: no work depends on what they say."""
+    """DGD on GLNN with untrained generators, since no work depends on what they say, and a probe as a teacher's is."""
     names = tuple(f"layers.{i}.lin.weight" for i in range(LAYERS))
     layers = Layers(names, (*[64] * (LAYERS - 1), CLASSES), (1,) * LAYERS, min(n, 2048), n)
-    bank = Bank(layers, GeneratorSettings().resolved())
+    bank = Bank(layers, GeneratorSettings().resolved(), probe=torch.arange(min(n, NODES)))
     bank.offer(1.0, 0, bank.untrained(seed=0))
     return Dgd(Glnn(), bank)
 

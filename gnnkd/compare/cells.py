@@ -165,13 +165,11 @@ def _under(comparison: Comparison, where: Mapping[str, str]) -> Iterator[Cell]:
 
 
 def impossible(cell: Cell) -> str | None:
-    """Why a student's cell can never be run, however its options are spelt; None if it can.
+    """Why a cell can never be run, however its options are spelt; None if it can.
 
     Raises:
         UserError: an unknown option, or a value out of range.
     """
-    if cell.entry is None:
-        return None
     try:
         cell.plan()
     except Unfit as unfit:

@@ -44,9 +44,12 @@ def _markdown(grid: Grid) -> str:
 
 
 def latex(rows: Sequence[Row], against: str) -> str:
-    """All tables for a document that loads the package booktabs; a long one becomes one for each data set."""
+    """All tables for a document that loads booktabs and graphicx; a long one becomes one for each data set.
+
+    A table that is wider than a line is made smaller.
+    """
     found = [_latex(one) for section in sections(rows, against) for grid in grids(section) for one in grid.by_first()]
-    return "% \\usepackage{booktabs}\n\n" + "\n".join(found)
+    return "% \\usepackage{booktabs,graphicx}\n\n" + "\n".join(found)
 
 
 def _latex(grid: Grid) -> str:
@@ -63,13 +66,15 @@ def _latex(grid: Grid) -> str:
         r"\centering",
         r"\small",
         rf"\caption{{{escaped(capital(grid.title))}. {escaped(grid.caption)}}}",
+        r"\smallskip",
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         rf"\begin{{tabular}}{{{'l' * grid.names}{'r' * (len(grid.head) - grid.names)}}}",
         r"\toprule",
         " & ".join(escaped(name) for name in grid.head) + r" \\",
         r"\midrule",
         *body,
         r"\bottomrule",
-        r"\end{tabular}",
+        r"\end{tabular}}",
         *notes,
         r"\end{table}",
     ]

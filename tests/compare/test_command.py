@@ -231,7 +231,15 @@ def test_what_cannot_go_together_is_found_before_anything_is_trained(
         "nosmog": "impossible",
         "glnn": "finished",
     }
-    assert not any("fitnet" in key or "nosmog" in key for key in here.did)
+    batches = ["teacher.batch_size=20", "teacher.fanouts=[5, 5]"]
+    assert main([*argv, *batches, "--teachers", "sage,tag", "--methods", "glnn"]) == 0
+    found = [(row["teacher_model"], row["label"], row["status"]) for row in _rows(tmp_path)]
+    assert found == [
+        (teacher, label, status)
+        for teacher, status in (("sage", "finished"), ("tag", "impossible"))
+        for label in ("teacher", "glnn")
+    ]
+    assert not any("fitnet" in key or "nosmog" in key or "tag" in key for key in here.did)
 
 
 def test_files_of_one_name_are_refused(
