@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 
-from gnnkd import distillers, models, options
+from gnnkd import distillers, models, options, processes
 from gnnkd.data.dataset import NodeDataset
 from gnnkd.data.row_store import LEAST
 from gnnkd.data.task import NodeTask
@@ -19,7 +19,6 @@ from gnnkd.errors import Unfit, UserError
 from gnnkd.halves import as_arguments
 from gnnkd.logits import Logits
 from gnnkd.models import Model, Teacher
-from gnnkd.train import processes
 from gnnkd.train.settings import TrainSettings, said
 
 if TYPE_CHECKING:

@@ -80,10 +80,9 @@ def run(request: Request) -> None:
     Raises:
         UserError: anything wrong with names, data or places.
     """
-    from gnnkd import options, tensorboard
+    from gnnkd import options, processes, tensorboard
     from gnnkd.allocator import keep_freed_memory
     from gnnkd.places import writable
-    from gnnkd.train import processes
 
     if request.mode == "tea/stu":
         request.config.check_generators()
@@ -100,8 +99,7 @@ def run(request: Request) -> None:
 
 def _seeds(request: Request, device: str) -> None:
     """Seed after seed on one device."""
-    from gnnkd import messages
-    from gnnkd.train import processes
+    from gnnkd import messages, processes
     from gnnkd.train.progress import progress
 
     config = request.config
@@ -219,10 +217,9 @@ def _stage(
     overwrite: bool,
 ) -> dict[str, Any]:
     """Train one network unless it is there already, and print its result."""
-    from gnnkd import api, messages, tensorboard
+    from gnnkd import api, messages, processes, tensorboard
     from gnnkd.claims import claim
     from gnnkd.places import read_result, summarise
-    from gnnkd.train import processes
 
     first = processes.rank() == 0  # of several processes the first one claims and writes
     differing, resume = request.config.DIFFERING, request.resume
@@ -242,7 +239,7 @@ def _stage(
 
 
 def _print(text: str) -> None:
-    from gnnkd.train import processes
+    from gnnkd import processes
 
     if processes.rank() == 0:
         print(text)

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gnnkd import batching, distillers, predictor, scores
+from gnnkd import batching, distillers, predictor, processes, scores
 from gnnkd.curves import draw
 from gnnkd.data.row_arrays import Array
 from gnnkd.data.task import NodeTask
@@ -25,7 +25,7 @@ from gnnkd.provenance import commit, versions
 from gnnkd.run import Config
 from gnnkd.scores import Scores
 from gnnkd.stages import Learnt, Taught, train_student, train_teacher
-from gnnkd.train import checkpoint, outputs, processes
+from gnnkd.train import checkpoint, outputs
 from gnnkd.train.fit import Progress as Reached
 from gnnkd.train.progress import Progress
 

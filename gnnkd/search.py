@@ -144,12 +144,11 @@ def run(asked: Asked) -> None:
     Raises:
         UserError: anything wrong with names, data, places or the storage.
     """
-    from gnnkd import options
+    from gnnkd import options, processes
     from gnnkd.allocator import keep_freed_memory
     from gnnkd.ktg import study, study_report, study_storage, study_trials
     from gnnkd.ktg.plans import planned
     from gnnkd.places import writable
-    from gnnkd.train import processes
     from gnnkd.train.progress import progress
 
     device = options.device(asked.device)

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gnnkd import batching, learning, models, stage_room
+from gnnkd import batching, learning, models, processes, stage_room
 from gnnkd.data.row_arrays import shared
 from gnnkd.data.task import NodeTask
 from gnnkd.distillers.dgd.bank import Bank
@@ -21,7 +21,6 @@ from gnnkd.nn.own import Own
 from gnnkd.places import Place, read_json
 from gnnkd.predictor import Predictor
 from gnnkd.run import Config
-from gnnkd.train import processes
 from gnnkd.train.fit import Fit
 from gnnkd.train.fit import Progress as Reached
 from gnnkd.train.outputs import TYPES, opened, writing

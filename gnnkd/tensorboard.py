@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, final
 
+from gnnkd import processes
 from gnnkd.errors import UserError
-from gnnkd.train import processes
 from gnnkd.train.progress import Bar, Progress
 
 FOLDER = "tensorboard"

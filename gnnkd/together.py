@@ -161,10 +161,9 @@ def run(asked: Asked) -> None:
     Raises:
         UserError: anything wrong with names, data or places.
     """
-    from gnnkd import options, tensorboard
+    from gnnkd import options, processes, tensorboard
     from gnnkd.allocator import keep_freed_memory
     from gnnkd.places import writable
-    from gnnkd.train import processes
 
     device = options.device(asked.device)
     if asked.tensorboard:
@@ -177,9 +176,8 @@ def run(asked: Asked) -> None:
 
 
 def _seeds(asked: Asked, device: str) -> None:
-    from gnnkd import messages
+    from gnnkd import messages, processes
     from gnnkd.ktg.plans import planned
-    from gnnkd.train import processes
     from gnnkd.train.progress import progress
 
     plans = planned(asked.spec, asked.seeds[0])
@@ -199,11 +197,10 @@ def _seeds(asked: Asked, device: str) -> None:
 
 def _seed(asked: Asked, task: Task, shown: Progress) -> dict[str, Any]:
     """One seed, unless it is there already; its result."""
-    from gnnkd import messages
+    from gnnkd import messages, processes
     from gnnkd.ktg import places, stages
     from gnnkd.ktg.plans import planned
     from gnnkd.places import read_result, summarise
-    from gnnkd.train import processes
 
     first, plans = processes.rank() == 0, planned(asked.spec, task.seed)
     place = places.place(asked.out, task, asked.name, asked.tag)

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gnnkd import processes
 from gnnkd.main import main
-from gnnkd.train import processes
 
 ROOT = Path(__file__).parents[1]
 OPTIONS = ["train.epochs=2", "teacher.width=8", "teacher.layers=2", "student.width=8"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 
-from gnnkd import options
+from gnnkd import options, processes
 from gnnkd.data import images
 from gnnkd.data.folder import LEAST_SIZE
 from gnnkd.data.image_split import MOST_VALIDATED
@@ -16,7 +16,6 @@ from gnnkd.data.image_task import ImageTask
 from gnnkd.errors import UserError
 from gnnkd.halves import as_arguments
 from gnnkd.images.presets import KINDS
-from gnnkd.train import processes
 from gnnkd.train.settings import ImageTrainSettings
 
 if TYPE_CHECKING:

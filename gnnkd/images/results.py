@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from gnnkd import processes
 from gnnkd.curves import draw
 from gnnkd.data.image_task import ImageTask
 from gnnkd.images import predictor as saved
@@ -13,7 +14,7 @@ from gnnkd.images.config import ImageConfig
 from gnnkd.images.stages import Trained, train_student, train_teacher
 from gnnkd.places import BEST_ON_TEST, Place, read_json, read_result
 from gnnkd.provenance import commit, versions
-from gnnkd.train import checkpoint, processes
+from gnnkd.train import checkpoint
 from gnnkd.train.fit import Progress as Reached
 from gnnkd.train.images import image_accuracy
 from gnnkd.train.progress import Progress

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from gnnkd import stages
+from gnnkd import processes, stages
 from gnnkd.claims import claim, differences
 from gnnkd.data.image_task import ImageTask
 from gnnkd.data.task import NodeTask
@@ -18,7 +18,6 @@ from gnnkd.images.config import ImageConfig
 from gnnkd.ktg.plans import Plan, Plans
 from gnnkd.ktg.spec import Spec
 from gnnkd.places import Branch, Place, read_json, summarise
-from gnnkd.train import processes
 from gnnkd.train.progress import Progress
 
 GENERATORS = "generators"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from gnnkd import scores
+from gnnkd import processes, scores
 from gnnkd.data.image_task import ImageTask
 from gnnkd.data.task import NodeTask
 from gnnkd.ktg import drawing, history, places
@@ -13,7 +13,7 @@ from gnnkd.ktg.spec import Spec
 from gnnkd.ktg.stages import Reached
 from gnnkd.places import LAST, Place, read_json
 from gnnkd.provenance import commit, versions
-from gnnkd.train import checkpoint, processes
+from gnnkd.train import checkpoint
 from gnnkd.train.images import image_accuracy
 from gnnkd.train.settings import ImageTrainSettings
 

@@ -22,10 +22,9 @@ def run(asked: Asked) -> None:
     Raises:
         UserError: anything wrong with data or places.
     """
-    from gnnkd import options, tensorboard
+    from gnnkd import options, processes, tensorboard
     from gnnkd.allocator import keep_freed_memory
     from gnnkd.places import writable
-    from gnnkd.train import processes
     from gnnkd.train.progress import progress
 
     device = options.device(asked.device)
@@ -53,13 +52,12 @@ def _seeds(asked: Asked, device: str, shown: Progress) -> None:
 
 def _seed(asked: Asked, task: ImageTask, shown: Progress) -> None:
     """Train with one seed unless that is done, and print its result."""
-    from gnnkd import tensorboard
+    from gnnkd import processes, tensorboard
     from gnnkd.claims import claim
     from gnnkd.places import Branch, read_result, summarise
     from gnnkd.selfsup import results
     from gnnkd.selfsup.config import inside
     from gnnkd.selfsup.stage import made
-    from gnnkd.train import processes
 
     plan, first = asked.plan, processes.rank() == 0
     branch = Branch.of(asked.out, task.name, task.protocol, task.setting, results.ALONE)

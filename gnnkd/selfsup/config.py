@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, final
 
-from gnnkd import options
+from gnnkd import options, processes
 from gnnkd.data import images
 from gnnkd.data.image_task import PROTOCOLS, ImageTask
 from gnnkd.distillers.ranges import above_zero
@@ -21,7 +21,6 @@ from gnnkd.selfsup import objectives, presets
 from gnnkd.selfsup.nodes import Gates, all_of, check
 from gnnkd.selfsup.objectives import Objective
 from gnnkd.selfsup.views import Views
-from gnnkd.train import processes
 from gnnkd.train.settings import ImageTrainSettings
 
 IDLE = ("per_class", "cache_teacher", "nesterov")

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from gnnkd import processes
 from gnnkd.curves import draw
 from gnnkd.data.image_task import ImageTask
 from gnnkd.images.predictor import ImagePredictor
@@ -16,7 +17,7 @@ from gnnkd.selfsup.encoder import Encoder
 from gnnkd.selfsup.knn import K, Neighbours, features
 from gnnkd.selfsup.nodes import read_by_means
 from gnnkd.selfsup.stage import Learnt, learn, scores
-from gnnkd.train import checkpoint, processes
+from gnnkd.train import checkpoint
 from gnnkd.train.images import image_accuracy
 from gnnkd.train.progress import Progress
 

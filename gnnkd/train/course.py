@@ -10,10 +10,10 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from gnnkd import processes
 from gnnkd.distillers.base import Distiller, Watcher
 from gnnkd.optimizers import flat, unflatten
 from gnnkd.tensors import under
-from gnnkd.train import processes
 from gnnkd.train.settings import TrainSettings
 from gnnkd.train.update import trained
 from gnnkd.types import Step

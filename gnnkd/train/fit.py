@@ -12,9 +12,10 @@ from typing import Any, Protocol, final
 import torch
 from torch import Tensor, nn
 
+from gnnkd import processes
 from gnnkd.errors import UserError
 from gnnkd.tensors import under
-from gnnkd.train import checkpoint, processes
+from gnnkd.train import checkpoint
 from gnnkd.train.course import Course
 from gnnkd.train.interrupt import deferred
 from gnnkd.train.settings import Loop

@@ -10,10 +10,11 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
+from gnnkd import processes
 from gnnkd.data.image_task import ImageTask
 from gnnkd.distillers.base import Distiller, Lesson, Norm
 from gnnkd.errors import UserError
-from gnnkd.train import minibatches, processes
+from gnnkd.train import minibatches
 from gnnkd.train.fit import Fit
 from gnnkd.train.lessons import Cached, Live, Teacher
 from gnnkd.train.minibatches import Minibatches

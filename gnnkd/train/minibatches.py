@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from gnnkd import processes
 from gnnkd.distillers.base import Distiller
 from gnnkd.graph.split import Split
-from gnnkd.train import processes
 from gnnkd.train.course import Course, Epoch
 from gnnkd.train.lessons import Teacher, autocast, in_float32
 from gnnkd.train.settings import ImageTrainSettings

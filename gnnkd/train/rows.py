@@ -18,13 +18,13 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from gnnkd import processes
 from gnnkd.data.augment import key
 from gnnkd.data.row_arrays import Array
 from gnnkd.data.row_store import LEAST, RowStore
 from gnnkd.distillers.base import TASK, Distiller
 from gnnkd.errors import UserError
 from gnnkd.nn.around import ask
-from gnnkd.train import processes
 from gnnkd.train.course import Course, Epoch, adam, agree
 from gnnkd.train.probed import Parts, Probed
 from gnnkd.train.settings import TrainSettings

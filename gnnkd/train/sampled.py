@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
+from gnnkd import processes
 from gnnkd.data.augment import generator, key
 from gnnkd.data.row_store import LEAST
 from gnnkd.distillers.base import TASK, Distiller, Watcher
@@ -19,7 +20,6 @@ from gnnkd.errors import UserError
 from gnnkd.graph.sampling import Sampler, batches
 from gnnkd.graph.structure import CSR, Graph
 from gnnkd.nn.layerwise import Layerwise, apart
-from gnnkd.train import processes
 from gnnkd.train.course import Course, Epoch, adam, agree, kept, resumed
 from gnnkd.train.probe import Probe
 from gnnkd.train.probed import sampled

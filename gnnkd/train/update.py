@@ -13,10 +13,10 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from gnnkd import processes
 from gnnkd.distillers.base import TASK, Distiller, Gradients, Look, plain_gradients
 from gnnkd.nn.around import ask
 from gnnkd.optimizers import assign
-from gnnkd.train import processes
 from gnnkd.train.shown import Shown
 from gnnkd.types import Batch, Operand, Output, Step
 

@@ -14,12 +14,12 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
-from gnnkd import distillers
+from gnnkd import distillers, processes
 from gnnkd.distillers.base import Lesson
+from gnnkd.distillers.crd import share
 from gnnkd.distillers.supervised import Supervised
 from gnnkd.errors import UserError
 from gnnkd.graph.split import Split
-from gnnkd.train import processes
 from gnnkd.train.fit import Fit
 from gnnkd.train.lessons import Live
 from gnnkd.train.minibatches import Minibatches
@@ -156,3 +156,25 @@ def test_half_an_environment_is_the_users_mistake(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("RANK", raising=False)
     with pytest.raises(UserError, match=match):
         processes.launched()
+
+
+@pytest.mark.parametrize("heard", [0, 1])
+def test_banks_of_several_processes_say_in_a_line_that_one_is_gone(monkeypatch: pytest.MonkeyPatch, heard: int) -> None:
+    """Whichever message it is that breaks."""
+
+    def sent(*_: object, **__: object) -> None:
+        nonlocal heard
+        heard -= 1
+        if heard < 0:
+            raise RuntimeError("Connection closed by peer [host]:1. And more.")
+
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(dist, "get_rank", lambda: 1)
+    for name in ("all_reduce", "all_gather"):
+        monkeypatch.setattr(dist, name, sent)
+    with pytest.raises(processes.LostError, match=r"process 1 has lost another process .*closed by peer"):
+        share.rows_of_all(torch.arange(2), torch.ones(2, 3))
+    heard = 0
+    with pytest.raises(processes.LostError, match="lost another"):
+        share.mean_of_all(torch.ones(()))

@@ -15,12 +15,11 @@ import torch
 import torch.multiprocessing as mp
 from torch import Tensor
 
-from gnnkd import distillers, nn
+from gnnkd import distillers, nn, processes
 from gnnkd.data import row_arrays
 from gnnkd.data.row_store import RowStore
 from gnnkd.distillers.base import Distiller
 from gnnkd.errors import UserError
-from gnnkd.train import processes
 from gnnkd.train.fit import Fit
 from gnnkd.train.rows import Rows
 from gnnkd.train.settings import TrainSettings

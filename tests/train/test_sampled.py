@@ -13,7 +13,7 @@ import torch
 import torch.multiprocessing as mp
 from torch import Tensor
 
-from gnnkd import distillers, nn
+from gnnkd import distillers, nn, processes
 from gnnkd.distillers.base import Distiller
 from gnnkd.distillers.glnn import Glnn
 from gnnkd.distillers.supervised import Supervised
@@ -21,7 +21,6 @@ from gnnkd.errors import UserError
 from gnnkd.graph.structure import CSR, Graph
 from gnnkd.metrics import accuracy
 from gnnkd.nn.layerwise import Layerwise
-from gnnkd.train import processes
 from gnnkd.train.fit import Fit
 from gnnkd.train.sampled import Sampled
 from gnnkd.train.settings import TrainSettings

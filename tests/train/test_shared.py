@@ -16,7 +16,7 @@ import torch
 import torch.multiprocessing as mp
 from torch import Tensor
 
-from gnnkd import nn
+from gnnkd import nn, processes
 from gnnkd.data.row_store import RowStore
 from gnnkd.distillers.base import Distiller, Lesson
 from gnnkd.distillers.dgd import Dgd
@@ -27,7 +27,6 @@ from gnnkd.errors import UserError
 from gnnkd.graph.structure import Graph
 from gnnkd.main import ended
 from gnnkd.nn.layerwise import Layerwise
-from gnnkd.train import processes
 from gnnkd.train.course import Course
 from gnnkd.train.fit import Fit
 from gnnkd.train.fit import Progress as Reached

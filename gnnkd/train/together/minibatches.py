@@ -10,9 +10,10 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from gnnkd import processes
 from gnnkd.distillers.base import Lesson
 from gnnkd.errors import UserError
-from gnnkd.train import minibatches, processes
+from gnnkd.train import minibatches
 from gnnkd.train.course import Epoch
 from gnnkd.train.images import PROBE, norms
 from gnnkd.train.lessons import Cached, Live, Teacher, autocast, in_float32

@@ -12,9 +12,8 @@ import torch
 import torch.multiprocessing as mp
 from torch import Tensor
 
-from gnnkd import distillers
+from gnnkd import distillers, processes
 from gnnkd.graph.split import Split
-from gnnkd.train import processes
 from gnnkd.train.fit import Fit, Progress
 from gnnkd.train.settings import ImageTrainSettings
 from gnnkd.train.together.gates import gate

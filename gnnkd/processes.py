@@ -108,7 +108,7 @@ def summed(gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if world() == 1 or not gradients:
         return dict(gradients)
     sent = torch.cat([g.reshape(-1).float() for g in gradients.values()])
-    with _sending():
+    with sending():
         dist.all_reduce(sent)
     sums = torch.split(sent, [g.numel() for g in gradients.values()])
     return {name: s.view(g.shape).to(g.dtype) for (name, g), s in zip(gradients.items(), sums, strict=True)}
@@ -120,7 +120,7 @@ def total(sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return dict(sums)
     device = next(iter(sums.values())).device
     sent = torch.stack([t.to(device, torch.float64) for t in sums.values()])
-    with _sending():
+    with sending():
         dist.all_reduce(sent)
     return dict(zip(sums, sent, strict=True))
 
@@ -132,7 +132,7 @@ def same(tensors: Iterable[Tensor]) -> None:
     for _, alike in groupby(sorted((t.detach() for t in tensors), key=_type), key=_type):
         group = list(alike)
         sent = torch.cat([t.reshape(-1) for t in group])
-        with _sending():
+        with sending():
             dist.broadcast(sent, 0)
         for t, s in zip(group, torch.split(sent, [t.numel() for t in group]), strict=True):
             t.copy_(s.view(t.shape))
@@ -148,7 +148,7 @@ def any_of(flag: bool) -> bool:
         return flag
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
     said = torch.tensor([float(flag)], device=device)
-    with _sending():
+    with sending():
         dist.all_reduce(said, op=dist.ReduceOp.MAX)
         return bool(said.item())
 
@@ -159,7 +159,7 @@ def wait() -> None:
 
 
 @contextmanager
-def _sending() -> Iterator[None]:
+def sending() -> Iterator[None]:
     """Turn what a back end says of a broken connection into one line."""
     try:
         yield
