@@ -422,6 +422,26 @@ def test_untrained_networks_are_measured_without_a_run(
     assert str(folder / "latency.md") in said.replace("\n", "")
 
 
+def test_sizes_that_were_measured_stay_when_a_later_one_is_interrupted(
+    base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sized = measuring._sized
+
+    def ends(size: int | None, *rest: Any) -> Any:
+        if size is None:
+            raise KeyboardInterrupt
+        return sized(size, *rest)
+
+    monkeypatch.setattr(measuring, "_sized", ends)
+    argv = [*base, "--method=glnn", "--untrained", "--sizes=1,5,all", "--repeats=1", "--engines=eager", *SMALL]
+    assert main(argv) == 130
+    (folder,) = (tmp_path / "runs" / "latency").iterdir()
+    found = json.loads((folder / "latency.json").read_text())
+    assert found["sizes"] == [1, 5, "all"]
+    assert [row["size"] for row in found["rows"]] == [1, 1, 5, 5]
+    assert "| 5 |" in (folder / "latency.md").read_text()
+
+
 @pytest.mark.slow
 def test_a_compiled_student_is_measured_where_its_logits_are_the_same(base: list[str], tmp_path: Path) -> None:
     """In a process of its own: the checks of shapes in these tests cannot be compiled. It is compared before."""

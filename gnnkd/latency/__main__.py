@@ -42,10 +42,9 @@ def run(asked: Asked) -> None:
         if asked.untrained
         else networks.finished(config, task, request.out, request.tag, asked.words)
     )
-    with board("latency", 0, quiet=request.quiet) as shown:
-        report = _report(asked, task, pair, device, shown)
     folder = _folder(asked, task, device)
-    writing.write(report, folder)
+    with board("latency", 0, quiet=request.quiet) as shown:
+        report = _report(asked, task, pair, device, shown, folder)
     # Outside a terminal rich takes 80 columns and would cut the table.
     Console(width=None if sys.stdout.isatty() else 200).print(writing.table(report))
     for note in writing.notes(report):
@@ -57,11 +56,12 @@ def _config(asked: Asked) -> Any:
     return asked.request.config
 
 
-def _report(asked: Asked, task: NodeTask, pair: Pair, device: str, shown: Any) -> dict[str, Any]:
+def _report(asked: Asked, task: NodeTask, pair: Pair, device: str, shown: Any, folder: Path) -> dict[str, Any]:
+    """The whole report; in the folder lies that of the sizes so far after each of them."""
     from gnnkd.latency.measuring import Effort, measure
     from gnnkd.latency.reports import report
     from gnnkd.latency.room import Room
-    from gnnkd.latency.writing import load
+    from gnnkd.latency.writing import load, write
 
     effort = Effort(
         sizes=asked.sizes,
@@ -72,11 +72,18 @@ def _report(asked: Asked, task: NodeTask, pair: Pair, device: str, shown: Any) -
     )
     room = Room.half() if asked.memory is None else Room(asked.memory)
     before = load()
-    rows = measure(pair.teacher, pair.student, task, effort=effort, device=device, room=room, board=shown)
     method = None if asked.untrained else asked.request.config.method
-    return report(
-        rows, pair, task, effort, room, device=device, method=method, load=(before, load()), command=asked.command
-    )
+    found: dict[str, Any] = {}
+
+    def heard(rows: list[Any]) -> None:
+        load_of = (before, load())
+        found.update(
+            report(rows, pair, task, effort, room, device=device, method=method, load=load_of, command=asked.command)
+        )
+        write(found, folder)
+
+    measure(pair.teacher, pair.student, task, effort=effort, device=device, room=room, board=shown, heard=heard)
+    return found
 
 
 def _folder(asked: Asked, task: NodeTask, device: str) -> Path:

@@ -59,6 +59,7 @@ def measure(
     device: str = "cpu",
     room: Room | None = None,
     board: Board | None = None,
+    heard: Callable[[list[Row]], object] | None = None,
 ) -> list[Row]:
     """Milliseconds of both networks about random nodes of a task, in eval mode.
 
@@ -70,6 +71,7 @@ def measure(
         device: where networks compute, cpu or cuda; an answer begins and ends on the host.
         room: what may be taken of the host's memory; half of what is free by default.
         board: where progress is shown.
+        heard: told all rows so far after each size, for whoever keeps what a later size may never come to.
 
     Returns:
         A row for each size and network and engine: `size` (a number, or "all"), `side`, `engine`, `status`, and where
@@ -85,7 +87,12 @@ def measure(
     with threads(effort.threads):
         there = contenders(teacher, student, task.to("cpu"), data, effort.engines, room or Room.half(), board)
         draws = generator("asked nodes", task.seed, data.n)
-        return [found for size in effort.sizes for found in _sized(size, there, data, draws, effort, board)]
+        found: list[Row] = []
+        for size in effort.sizes:
+            found += _sized(size, there, data, draws, effort, board)
+            if heard is not None:
+                heard(found)
+        return found
 
 
 def _sized(

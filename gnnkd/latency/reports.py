@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -82,7 +83,7 @@ def report(
 
 
 def _network(predictor: Predictor, task: NodeTask) -> dict[str, Any]:
-    network = predictor.network.cpu()
+    network = copy.deepcopy(predictor.network).cpu()  # which may still be asked on its device
     return {
         "model": predictor.name,
         "options": plain(predictor.options),
