@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn, final
 
@@ -219,18 +219,22 @@ def _stage(
     """Train one network unless it is there already, and print its result."""
     from gnnkd import api, messages, processes, tensorboard
     from gnnkd.claims import claim
+    from gnnkd.held import held
     from gnnkd.places import read_result, summarise
 
     first = processes.rank() == 0  # of several processes the first one claims and writes
     differing, resume = request.config.DIFFERING, request.resume
-    if processes.any_of(first and claim(place, description, differing, resume=resume, overwrite=overwrite)):
-        run_stage = api.run_teacher if role == "teacher" else api.run_student
-        with tensorboard.beside(shown, place.folder, wanted=request.tensorboard) as told:
-            result = run_stage(task, request.config, place, resume=resume, progress=told)
-            tensorboard.rest_of(told, place.metrics)
-    else:
-        _say(request, f"{place.folder} is finished, with the same configuration: reused (--overwrite runs it again)")
-        result = read_result(place.result)
+    mine = first and (overwrite or not place.finished)  # whoever only reads holds nobody up
+    with held(place.folder, what="trains") if mine else nullcontext():
+        if processes.any_of(first and claim(place, description, differing, resume=resume, overwrite=overwrite)):
+            run_stage = api.run_teacher if role == "teacher" else api.run_student
+            with tensorboard.beside(shown, place.folder, wanted=request.tensorboard) as told:
+                result = run_stage(task, request.config, place, resume=resume, progress=told)
+                tensorboard.rest_of(told, place.metrics)
+        else:
+            reused = "is finished, with the same configuration: reused (--overwrite runs it again)"
+            _say(request, f"{place.folder} {reused}")
+            result = read_result(place.result)
     if first:
         summarise(place)
     processes.wait()  # nobody reads before all is written

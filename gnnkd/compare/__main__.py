@@ -25,12 +25,14 @@ def run(comparison: Comparison) -> None:
         SystemExit: with code 1, some cells failed.
     """
     from gnnkd.compare import course
+    from gnnkd.held import held
     from gnnkd.places import writable
 
     for folder in (comparison.out, comparison.report):
         writable(folder)
-    if not course.run(comparison):
-        raise SystemExit(1)
+    with held(comparison.report, what="compares"):
+        if not course.run(comparison):
+            raise SystemExit(1)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

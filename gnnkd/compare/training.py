@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
@@ -18,6 +19,7 @@ from gnnkd.data.dataset import NodeDataset
 from gnnkd.data.task import NodeTask
 from gnnkd.errors import UserError
 from gnnkd.graph_config import Config, DataSettings
+from gnnkd.held import held
 from gnnkd.places import Place, read_json, read_result
 from gnnkd.train.checkpoint import write_json
 from gnnkd.train.progress import Silent
@@ -83,9 +85,11 @@ class Training:
         plan = self.cell.config()
         desk: Desk = kept.setdefault(Desk, Desk(self.data_root, self.device))
         task = desk.task(plan, self.cell.seed)
-        trained = self.train and self._train(plan, task, place)
-        if trained or not measured(place).is_file():
-            write_json(measured(place), self._measures(plan, task, place, desk))
+        done = place.finished and measured(place).is_file() and not self.overwrite
+        with nullcontext() if done else held(place.folder, what="trains"):
+            trained = self.train and self._train(plan, task, place)
+            if trained or not measured(place).is_file():
+                write_json(measured(place), self._measures(plan, task, place, desk))
         return read_result(place.result)
 
     def _train(self, plan: Config, task: NodeTask, place: Place) -> bool:
