@@ -12,11 +12,11 @@ that several machines share.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
-from itertools import groupby
-from typing import final
+from itertools import groupby, islice
+from typing import TypeVar, final
 
 import torch
 import torch.distributed as dist
@@ -24,6 +24,7 @@ from torch import Tensor
 
 from gnnkd.errors import UserError
 
+_Part = TypeVar("_Part")
 _PATIENCE = timedelta(days=7)
 """How long a process waits for others, which may infer or write for hours; torchrun ends those that wait for a dead
 one."""
@@ -140,6 +141,30 @@ def same(tensors: Iterable[Tensor]) -> None:
 
 def _type(t: Tensor) -> str:
     return str(t.dtype)
+
+
+def divided(
+    parts: Iterable[_Part], work: Callable[[_Part], list[Tensor]], blank: Callable[[_Part], list[Tensor]]
+) -> Iterator[tuple[_Part, list[Tensor]]]:
+    """Each part with what `work` finds of it, in order; every process gets all of them and works on its own only.
+
+    Args:
+        parts: the same ones in every process, all of which must take them to the end.
+        work: makes contiguous tensors.
+        blank: makes tensors of the same shapes, types and device, whatever is in them.
+    """
+    if world() == 1:
+        yield from ((part, work(part)) for part in parts)
+        return
+    rest = iter(parts)
+    while turn := list(islice(rest, world())):
+        mine = work(turn[rank()]) if rank() < len(turn) else []
+        for i, part in enumerate(turn):
+            found = mine if i == rank() else blank(part)
+            for t in found:
+                with sending():
+                    dist.broadcast(t, i)
+            yield part, found
 
 
 def any_of(flag: bool) -> bool:

@@ -15,7 +15,8 @@ on all nodes; on batches DGD keeps the features of the rows that its states are 
 samples around them.
 
 Disk: `train.outputs.size` for a teacher on batches, and where there are more than `MEMORY` bytes between two layers of
-inference all of these, 4 N times the columns that `nn.layerwise` keeps.
+inference all of these, 4 N times the columns that `nn.layerwise` keeps, for each process that torchrun has started
+here.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def _check_disk(task: NodeTask, config: Config, role: str, folder: Path | None) 
     if _of(config, role)[2].batch_size is None:
         return
     between = tables(task, config, role)
-    between = 0 if between <= MEMORY else between
+    between = 0 if between <= MEMORY else room.sharing() * between
     said = 0 if role == "student" or folder is None else outputs.size(task.n_nodes, task.n_classes, config.data.storage)
     where = folder or Path(tempfile.gettempdir())
     if (left := room.disk(where)) < between + said:

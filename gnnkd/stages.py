@@ -102,9 +102,14 @@ def _said(network: torch.nn.Module, task: NodeTask, config: Config, place: Place
     if place is None:
         into = torch.empty(task.n_nodes, task.n_classes, dtype=TYPES[storage][2], device=task.y.device)
         return layerwise.logits(network, task.x, task.graph, into=into)
-    if processes.rank() == 0:  # layer by layer a share of the rows asks for most of all nodes, so the others wait
+    parts = layerwise.parts(network, task.x, task.graph, together=True)
+    if processes.rank() == 0:
         with writing(place.outputs, task.index, task.n_classes, storage, {"fingerprint": task.fingerprint}) as into:
-            layerwise.logits(network, task.x, task.graph, into=into)
+            for part, found in parts:
+                into[int(part[0]) : int(part[-1]) + 1] = found
+    else:
+        for _ in parts:
+            pass
     processes.wait()
     return shared(opened(place.outputs).logits).to(task.y.device)
 

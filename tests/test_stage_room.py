@@ -128,6 +128,13 @@ def test_a_disk_without_room_is_said_before_the_training(monkeypatch, tmp_path: 
     monkeypatch.setattr(room, "disk", lambda _: between - 1)
     with pytest.raises(UserError, match=r"the teacher's inference takes .* choose another TMPDIR$"):
         stage_room.check(data, config, None, teacher=True, student=False)
+    monkeypatch.setattr(room, "disk", lambda _: 2 * between)
+    stage_room.check(data, config, None, teacher=True, student=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")  # each process has its own
+    with pytest.raises(UserError, match=r"the teacher's inference takes"):
+        stage_room.check(data, config, None, teacher=True, student=False)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE")
+    monkeypatch.setattr(room, "disk", lambda _: between - 1)
     student = _config("sage", "sage", student=SAMPLED)
     with pytest.raises(UserError, match=r"the student's inference takes .* choose another --out$"):
         stage_room.check(data, student, tmp_path, teacher=False, student=True)

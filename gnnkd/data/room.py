@@ -18,7 +18,12 @@ def memory(root: Path = Path("/")) -> int | None:
         root: of the system's files.
     """
     found = [*_machine(root), *_groups(root)]
-    return max(0, min(found)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if found else None
+    return max(0, min(found)) // sharing() if found else None
+
+
+def sharing() -> int:
+    """How many processes torchrun has started on this machine; 1 without it."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def _machine(root: Path) -> list[int]:

@@ -10,20 +10,21 @@ Memory, in bytes, beside inputs, logits and mapped files: at most
 for L layers, of which the one with the widest rows has so many inputs and outputs; d is the largest degree, heads is 0
 but for gat, and `memory`, `nodes`, `entries` are those of `Layerwise`. What is kept between two layers are tables of N
 rows, of a layer's input, of what its nodes send and of its output: 4 N bytes a column, in memory as long as `memory`
-lasts and mapped else.
+lasts and mapped else. Of several processes that work together each has all tables, and the rows that another one sends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import TypeAlias, final
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from gnnkd import processes
 from gnnkd.errors import UserError
 from gnnkd.graph.rows import Rows, check_sizes, some_rows
 from gnnkd.graph.structure import CSR, Graph
@@ -32,6 +33,9 @@ from gnnkd.nn.network import Network
 from gnnkd.nn.tables import Tables
 
 Ids = Int[Tensor, " _"]
+Work: TypeAlias = Callable[[Ids], list[Tensor]]
+Share: TypeAlias = Callable[[Iterable[Ids], Work, Work], Iterator[tuple[Ids, list[Tensor]]]]
+"""As `processes.divided`."""
 
 
 @final
@@ -62,7 +66,6 @@ class Layerwise:
         if self.memory < 0:
             raise ValueError(f"memory is {self.memory}; it must be at least 0 bytes")
 
-    @torch.no_grad()
     def logits(
         self,
         network: nn.Module,
@@ -85,6 +88,35 @@ class Layerwise:
             UserError: another network, or no room on the disk.
             ValueError: ids in another order, or no graph where one is needed.
         """
+        at = 0
+        for part, found in self.parts(network, x, graph, ids=ids):
+            if into is None:
+                into = found.new_empty(x.shape[0] if ids is None else ids.numel(), found.shape[1])
+            into[at : at + part.numel()] = found
+            at += part.numel()
+        if into is None:
+            return next(network.parameters()).new_empty(0, _widths(network)[-1])
+        return into
+
+    def parts(
+        self,
+        network: nn.Module,
+        x: Float[Tensor, "N D"] | CSR,
+        graph: Graph | None = None,
+        *,
+        ids: Int[Tensor, " Q"] | None = None,
+        together: bool = False,
+    ) -> Iterator[tuple[Ids, Tensor]]:
+        """The same, some ids and their logits at a time, in the order of the ids.
+
+        Args:
+            network: as in `logits`.
+            x: the same.
+            graph: the same.
+            ids: the same.
+            together: whether all processes of a group ask for the same at the same time; each then does its share of
+                every layer and hears the others' rows. All must take the parts to the end.
+        """
         network.eval()
         layers = apart(network, x)
         if graph is None and any(m.matrix is not None for m in layers):
@@ -94,22 +126,20 @@ class Layerwise:
             ids = torch.arange(x.shape[0], device=like.device)
         if bool((ids.diff() < 1).any()):
             raise ValueError("ids must be ascending and distinct")
+        share, classes = processes.divided if together else _alone, _widths(network)[-1]
         if all(layer.matrix is None for layer in layers):
-            return self._by_rows(network, x, ids, like.dtype, like.new_empty(0) if into is None else into)
+            # Where no layer looks at edges nothing lies between two of them.
+            yield from _first_of(
+                share(
+                    torch.split(ids, self.nodes),
+                    torch.no_grad()(lambda part: [network(_read(x, part, like.dtype), None).logits]),
+                    lambda part: [like.new_empty(part.numel(), classes)],
+                )
+            )
+            return
         rows = None if graph is None else Rows(graph, nodes=self.nodes, entries=self.entries)
         tables = Tables(self.memory, self.folder, like)
-        return self._run(_known(network), layers, x, rows, _wanted(layers, ids, rows), tables, into)
-
-    def _by_rows(self, network: nn.Module, x: Tensor | CSR, ids: Ids, dtype: torch.dtype, into: Tensor) -> Tensor:
-        """All layers for some rows at a time: where none looks at edges nothing lies between two layers."""
-        at = 0
-        for part in torch.split(ids, self.nodes):
-            found = network(_read(x, part, dtype), None).logits
-            if not into.numel():
-                into = found.new_empty(ids.numel(), found.shape[1])
-            into[at : at + part.numel()] = found
-            at += part.numel()
-        return into
+        yield from self._run(_known(network), layers, x, rows, _wanted(layers, ids, rows), tables, share)
 
     def _run(
         self,
@@ -119,41 +149,67 @@ class Layerwise:
         rows: Rows | None,
         wanted: Sequence[Ids],
         tables: Tables,
-        into: Tensor | None,
-    ) -> Tensor:
-        widths = [int(layer.out_channels) for layer in network.layers]  # type: ignore[arg-type]
+        share: Share,
+    ) -> Iterator[tuple[Ids, Tensor]]:
+        widths = _widths(network)
         tables.check(x.shape[0] * tables.like.element_size() * max(kept(layers, widths)))
         for depth, layer in enumerate(layers[:-1]):
             out = tables.make(x.shape[0], widths[depth])
-            for part, found in self._layer(layer, x, rows, wanted[depth], wanted[depth + 1], tables):
-                out[_place(part)] = network.activation(network.norms[depth](found))
+            for part, found in self._layer(layer, x, rows, wanted[depth : depth + 2], widths[depth], tables, share):
+                with torch.no_grad():  # around no yield, or it would hold for whoever takes the parts
+                    out[_place(part)] = network.activation(network.norms[depth](found))
             if isinstance(x, Tensor):
                 tables.drop(x)
             x = out
-        logits = tables.like.new_empty(wanted[-1].numel(), widths[-1]) if into is None else into
-        at = 0
-        for part, found in self._layer(layers[-1], x, rows, wanted[-2], wanted[-1], tables):
-            logits[at : at + part.numel()] = found
-            at += part.numel()
-        return logits
+        yield from self._layer(layers[-1], x, rows, wanted[-2:], widths[-1], tables, share)
 
     def _layer(
-        self, layer: Messages, x: Tensor | CSR, rows: Rows | None, senders: Ids, ids: Ids, tables: Tables
+        self,
+        layer: Messages,
+        x: Tensor | CSR,
+        rows: Rows | None,
+        wanted: Sequence[Ids],
+        width: int,
+        tables: Tables,
+        share: Share,
     ) -> Iterator[tuple[Ids, Tensor]]:
-        """Output rows of a layer, some at a time; its tables are gone when the last of them has been taken."""
-        sent = [tables.make(x.shape[0], width) for width in layer.widths]
-        for part in torch.split(senders, self.nodes) if sent else ():
-            for table, message in zip(sent, layer.send(_read(x, part, tables.like.dtype)), strict=True):
+        """Output rows of a layer, some at a time; its tables are gone when the last of them has been taken.
+
+        Args:
+            wanted: the nodes that send and those that receive.
+            width: columns of the output.
+        """
+        like = tables.like
+        sent = [tables.make(x.shape[0], w) for w in layer.widths]
+        for part, messages_of in share(
+            torch.split(wanted[0], self.nodes) if sent else (),
+            torch.no_grad()(lambda part: [one.contiguous() for one in layer.send(_read(x, part, like.dtype))]),
+            lambda part: [like.new_empty(part.numel(), w) for w in layer.widths],
+        ):
+            for table, message in zip(sent, messages_of, strict=True):
                 table[_place(part)] = message
         heard = sent or ([x] if isinstance(x, Tensor) else [])
-        for part in self._pieces(ids, rows if layer.matrix is not None else None):
+
+        @torch.no_grad()
+        def received(part: Ids) -> list[Tensor]:
             a = None if layer.matrix is None or rows is None else rows.of(layer.matrix, part)
-            yield part, layer.receive(a, heard, part, _read(x, part, tables.like.dtype))
+            return [layer.receive(a, heard, part, _read(x, part, like.dtype)).contiguous()]
+
+        pieces = self._pieces(wanted[1], rows if layer.matrix is not None else None)
+        yield from _first_of(share(pieces, received, lambda part: [like.new_empty(part.numel(), width)]))
         for table in sent:
             tables.drop(table)
 
     def _pieces(self, ids: Ids, rows: Rows | None) -> Iterator[Ids]:
         return iter(torch.split(ids, self.nodes)) if rows is None else rows.pieces(ids)
+
+
+def _alone(parts: Iterable[Ids], work: Work, _: Work) -> Iterator[tuple[Ids, list[Tensor]]]:
+    return ((part, work(part)) for part in parts)
+
+
+def _first_of(found: Iterator[tuple[Ids, list[Tensor]]]) -> Iterator[tuple[Ids, Tensor]]:
+    return ((part, one) for part, (one,) in found)
 
 
 def apart(network: nn.Module, x: Tensor | CSR) -> list[Messages]:
@@ -174,6 +230,10 @@ def _known(network: nn.Module) -> Network:
     if not isinstance(network, Network):
         raise UserError(f"{type(network).__name__} cannot be applied layer by layer; choose gcn, sage, gat or mlp")
     return network
+
+
+def _widths(network: nn.Module) -> list[int]:
+    return [int(layer.out_channels) for layer in _known(network).layers]  # type: ignore[arg-type]
 
 
 def kept(layers: Sequence[Messages], widths: Sequence[int]) -> list[int]:

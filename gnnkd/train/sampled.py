@@ -178,9 +178,9 @@ class Sampled(Course):
         ids = mask.nonzero().flatten()
         if ids.numel() == 0:
             return None
-        mine = ids[processes.rank() :: processes.world()]
-        logits = self.inference.logits(self.model, _dense_or_sparse(self.batch.x), self.graph, ids=mine)
-        hits = processes.total({"hits": (logits.argmax(1) == y[mine]).sum()})["hits"]
+        hits, x = torch.zeros((), dtype=torch.int64, device=self.device), _dense_or_sparse(self.batch.x)
+        for part, logits in self.inference.parts(self.model, x, self.graph, ids=ids, together=True):
+            hits += (logits.argmax(1) == y[part]).sum()
         return float(hits) / ids.numel()
 
     def state(self) -> dict[str, Tensor]:
