@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from gnnkd import processes
 from gnnkd.errors import UserError
+from gnnkd.held import held
 from gnnkd.places import Place, read_json, read_result
 from gnnkd.tensorboard import FOLDER
 from gnnkd.train.checkpoint import write_json
@@ -66,6 +69,19 @@ def claim(
             )
     write_json(place.config, description)
     return True
+
+
+def undisturbed(place: Place, *, overwrite: bool = False) -> AbstractContextManager[None]:
+    """Keeps other commands from training in a place for the duration of a block; whoever only reads is in nobody's way.
+
+    Of several processes the first one does so for all.
+
+    Raises:
+        UserError: another command trains there.
+    """
+    if processes.rank() == 0 and (overwrite or not place.finished):
+        return held(place.folder, what="trains")
+    return nullcontext()
 
 
 def _cleared(place: Place) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn, final
 
@@ -218,14 +218,12 @@ def _stage(
 ) -> dict[str, Any]:
     """Train one network unless it is there already, and print its result."""
     from gnnkd import api, messages, processes, tensorboard
-    from gnnkd.claims import claim
-    from gnnkd.held import held
+    from gnnkd.claims import claim, undisturbed
     from gnnkd.places import read_result, summarise
 
     first = processes.rank() == 0  # of several processes the first one claims and writes
     differing, resume = request.config.DIFFERING, request.resume
-    mine = first and (overwrite or not place.finished)  # whoever only reads holds nobody up
-    with held(place.folder, what="trains") if mine else nullcontext():
+    with undisturbed(place, overwrite=overwrite):
         if processes.any_of(first and claim(place, description, differing, resume=resume, overwrite=overwrite)):
             run_stage = api.run_teacher if role == "teacher" else api.run_student
             with tensorboard.beside(shown, place.folder, wanted=request.tensorboard) as told:

@@ -198,6 +198,7 @@ def _seeds(asked: Asked, device: str) -> None:
 def _seed(asked: Asked, task: Task, shown: Progress) -> dict[str, Any]:
     """One seed, unless it is there already; its result."""
     from gnnkd import messages, processes
+    from gnnkd.claims import undisturbed
     from gnnkd.ktg import places, stages
     from gnnkd.ktg.plans import planned
     from gnnkd.places import read_result, summarise
@@ -207,11 +208,12 @@ def _seed(asked: Asked, task: Task, shown: Progress) -> dict[str, Any]:
     stages.check(task, asked.spec)
     description = places.described(plans, task)
     flags = {"resume": asked.resume, "overwrite": asked.overwrite}
-    if processes.any_of(first and places.claim(place, description, plans.first, **flags)):
-        result = _trained(asked, task, place, shown)
-    else:
-        asked.say(f"{place.folder} is finished, with the same configuration: reused (--overwrite runs it again)")
-        result = read_result(place.result)
+    with undisturbed(place, overwrite=asked.overwrite):
+        if processes.any_of(first and places.claim(place, description, plans.first, **flags)):
+            result = _trained(asked, task, place, shown)
+        else:
+            asked.say(f"{place.folder} is finished, with the same configuration: reused (--overwrite runs it again)")
+            result = read_result(place.result)
     if first:
         summarise(place)
     processes.any_of(False)  # nobody reads before all is written

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from gnnkd.errors import UserError
 from gnnkd.held import held
 from gnnkd.main import main
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such holds")
+fcntl = pytest.importorskip("fcntl", reason="Windows has no such holds")
 
 HOLD = """
 import sys
@@ -73,6 +74,38 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
         pytest.fail("it was made")
 
 
+@pytest.mark.parametrize("when", ["before it is opened", "before it is held"])
+def test_a_folder_that_its_last_holder_removes_meanwhile_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    folder, removed, really = tmp_path / "run", [], {"open": os.open, "flock": fcntl.flock}
+
+    def first_without(name: str) -> object:
+        def called(*args: object) -> object:
+            if not removed:
+                removed.append(folder.rmdir())
+            return really[name](*args)
+
+        return called
+
+    of, name = (os, "open") if when == "before it is opened" else (fcntl, "flock")
+    monkeypatch.setattr(of, name, first_without(name))
+    with held(folder, what="trains"):
+        assert folder.is_dir()
+        with pytest.raises(UserError, match="another process"), held(folder, what="trains"):
+            pytest.fail("it was held")
+    assert removed == [None]
+
+
+def test_a_disk_without_holds_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    with held(tmp_path / "run", what="trains"), held(tmp_path / "run", what="trains"):
+        (tmp_path / "run" / "file").touch()
+
+
 # -- commands ------------------------------------------------------------------------------------------------------
 
 
@@ -108,10 +141,14 @@ def test_a_comparison_has_its_report_for_itself_and_a_held_cell_fails_with_the_r
     command = [*base, "--methods", "mlp,kd", "--report", str(report), "--no-costs", "--jobs", "1"]
     with held(report, what="compares"):
         assert compare(command) == 2
-    assert f"another process compares in {report}" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"another process compares in {report}" in said
+    assert "another --report" in said
     with held(folder, what="trains"):
         assert compare(command) == 1
     assert "another process trains in" in (report / "table.md").read_text()
     assert compare(command) == 0
     with held(folder, what="trains"):
         assert compare(command) == 0
+    with held(report, what="compares"):
+        assert compare([*command, "--no-train"]) == 0

@@ -412,7 +412,7 @@ def test_untrained_networks_are_measured_without_a_run(
     assert folder.name == "toy-given-tran-sage-mlp-untrained-seed0-cpu"
     assert {file.name for file in folder.iterdir()} == {"latency.json", "latency.md", "latency.png"}
     found = json.loads((folder / "latency.json").read_text())
-    assert (found["format"], found["trained"], found["sizes"]) == (1, False, [1, 5, "all"])
+    assert (found["format"], found["trained"], found["sizes"], found["finished"]) == (1, False, [1, 5, "all"], True)
     assert found["teacher"]["options"]["width"] == 8
     assert found["teacher"]["hops"] == found["teacher"]["options"]["layers"]
     assert found["student"]["n_parameters"] == 8 * D + 8 + C * 8 + C + (found["student"]["options"]["layers"] - 2) * 72
@@ -420,6 +420,7 @@ def test_untrained_networks_are_measured_without_a_run(
     said = capsys.readouterr().out
     assert "sage teacher against mlp, untrained" in said
     assert str(folder / "latency.md") in said.replace("\n", "")
+    assert "Not measured" not in said
 
 
 def test_sizes_that_were_measured_stay_when_a_later_one_is_interrupted(
@@ -439,7 +440,10 @@ def test_sizes_that_were_measured_stay_when_a_later_one_is_interrupted(
     found = json.loads((folder / "latency.json").read_text())
     assert found["sizes"] == [1, 5, "all"]
     assert [row["size"] for row in found["rows"]] == [1, 1, 5, 5]
-    assert "| 5 |" in (folder / "latency.md").read_text()
+    assert not found["finished"]
+    text = (folder / "latency.md").read_text()
+    assert "| 5 |" in text
+    assert "* Not measured yet, of the sizes asked for: all." in text
 
 
 @pytest.mark.slow

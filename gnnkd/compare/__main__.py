@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from gnnkd.compare.command import parse
@@ -30,7 +31,9 @@ def run(comparison: Comparison) -> None:
 
     for folder in (comparison.out, comparison.report):
         writable(folder)
-    with held(comparison.report, what="compares"):
+    # Tables of what is finished may be looked at while the rest is trained.
+    hold = held(comparison.report, what="compares", flag="--report") if comparison.train else nullcontext()
+    with hold:
         if not course.run(comparison):
             raise SystemExit(1)
 

@@ -93,7 +93,7 @@ def _parser() -> Parser:
         usage=f"{' '.join(PROGRAM)} [--dataset NAME ...] [--methods WORD ...] [--teacher NAME] [--seeds N] [flags]",
         description="Train students by several methods on the same data, seeds, splits and teachers, and compare them.",
         epilog=f"Groups of options for --set: {' '.join(GROUPS)}; one of a method concerns the methods that have it. "
-        "Exit code: 0 all trained, 1 some failed (the tables say why), 2 a mistake in the command, 130 after Ctrl-C.",
+        "Exit code: 0 all trained, 1 some failed (the tables say why), 2 a mistake, 130 Ctrl-C, 143 SIGTERM.",
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )

@@ -117,8 +117,12 @@ class Section:
             yield from cells.values()
 
     def named(self, label: str) -> str:
-        """How a row is called."""
-        return f"teacher ({self.teacher})" if label == TEACHER else label
+        """How a row is called; of a method around another one that the user did not name, with that."""
+        if label == TEACHER:
+            return f"teacher ({self.teacher})"
+        bases = {cell.first.get("base") or "" for cell in self.cells[label].values()} - {""}
+        unsaid = sorted(base for base in bases if base not in label)
+        return f"{label} (on {', '.join(unsaid)})" if unsaid else label
 
     def values(self, label: str, name: str) -> dict[str, dict[int, float]]:
         """A number by data set and seed."""

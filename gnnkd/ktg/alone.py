@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from gnnkd import processes, stages
-from gnnkd.claims import claim, differences
+from gnnkd.claims import claim, differences, undisturbed
 from gnnkd.data.image_task import ImageTask
 from gnnkd.data.task import NodeTask
 from gnnkd.images import stages as image_stages
@@ -97,10 +97,11 @@ def _train(plan: Plan, task: NodeTask | ImageTask, place: Place, progress: Progr
     first = processes.rank() == 0
     there = first and _is_there(place, described(plan, task))
     wanted = _described(plan, task)
-    if processes.any_of(first and not there and claim(place, wanted, plan.DIFFERING, resume=resume)):
-        _run(plan, task, place, progress, resume=resume)
-        if first:
-            summarise(place)
+    with undisturbed(place):
+        if processes.any_of(first and not there and claim(place, wanted, plan.DIFFERING, resume=resume)):
+            _run(plan, task, place, progress, resume=resume)
+            if first:
+                summarise(place)
     processes.any_of(False)  # nobody reads before all is written
 
 

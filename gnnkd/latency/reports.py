@@ -75,6 +75,7 @@ def report(
         "sizes": [ALL if size is None else size for size in effort.sizes],
         "engines": list(effort.engines),
         "memory": asdict(room)["left"],
+        "finished": len({row["size"] for row in rows}) == len(effort.sizes),
         "rows": list(rows),
         "versions": versions(),
         "commit": commit(),

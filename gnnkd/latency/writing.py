@@ -107,6 +107,9 @@ def notes(report: Mapping[str, Any]) -> list[str]:
             tried = ", ".join(_trial(name, times) for name, times in row["tried"].items())
             found.append(f"{asked}: of the ways that were tried ({tried}) {row['way']} was taken.")
         found += [f"{asked}: {note}." for note in row.get("notes", ())]
+    there = {row["size"] for row in report["rows"]}
+    if missing := [_asked(size) for size in report["sizes"] if size not in there]:
+        found.append(f"Not measured yet, of the sizes asked for: {', '.join(missing)}.")
     return list(dict.fromkeys(found))
 
 

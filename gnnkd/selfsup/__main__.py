@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -54,8 +53,7 @@ def _seeds(asked: Asked, device: str, shown: Progress) -> None:
 def _seed(asked: Asked, task: ImageTask, shown: Progress) -> None:
     """Train with one seed unless that is done, and print its result."""
     from gnnkd import processes, tensorboard
-    from gnnkd.claims import claim
-    from gnnkd.held import held
+    from gnnkd.claims import claim, undisturbed
     from gnnkd.places import Branch, read_result, summarise
     from gnnkd.selfsup import results
     from gnnkd.selfsup.config import inside
@@ -67,8 +65,7 @@ def _seed(asked: Asked, task: ImageTask, shown: Progress) -> None:
     inside(plan, place.folder)
     made(task, plan)  # whatever does not fit is said before the place is claimed
     mine, words = plan.describe(task), plan.DIFFERING
-    hold = first and (asked.overwrite or not place.finished)
-    with held(place.folder, what="trains") if hold else nullcontext():
+    with undisturbed(place, overwrite=asked.overwrite):
         if processes.any_of(first and claim(place, mine, words, resume=asked.resume, overwrite=asked.overwrite)):
             with tensorboard.beside(shown, place.folder, wanted=asked.tensorboard) as told:
                 result = results.run(task, plan, place, resume=asked.resume, progress=told)

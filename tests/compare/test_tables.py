@@ -229,3 +229,15 @@ def test_one_method_alone_is_not_the_best(lines: Any) -> None:
     assert not any(item.best for row in grid.body for item in row)
     assert "krd" not in grid.caption
     assert grids.paired(section).body == ()
+
+
+def test_a_base_that_the_user_did_not_name_stands_in_the_row(lines: Any) -> None:
+    """What `dgd` wraps depends on the student; `dgd(krd)` says it itself."""
+    said = {"dgd": "kd", "dgd(krd)": "krd", "glnn": None}
+    rows = [{**lines.line("cora", label, 0), "base": base} for label, base in said.items()]
+    rows.append({**lines.lost("cora", "dgd:k=2", 0, "failed", "why"), "base": None})
+    text = tables.markdown(rows, "glnn")
+    for name in ("dgd (on kd)", "dgd(krd)", "glnn", "dgd:k=2"):
+        assert f"| {name} | " in text
+    assert "dgd(krd) (on" not in text
+    assert "dgd (on kd)" in tables.latex(rows, "glnn")
