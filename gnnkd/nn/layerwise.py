@@ -16,7 +16,7 @@ lasts and mapped else. Of several processes that work together each has all tabl
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias, final
 
@@ -36,6 +36,8 @@ Ids = Int[Tensor, " _"]
 Work: TypeAlias = Callable[[Ids], list[Tensor]]
 Share: TypeAlias = Callable[[Iterable[Ids], Work, Work], Iterator[tuple[Ids, list[Tensor]]]]
 """As `processes.divided`."""
+TURNS = 8
+"""Stretches of nodes for each of several processes, at least."""
 
 
 @final
@@ -117,6 +119,21 @@ class Layerwise:
             together: whether all processes of a group ask for the same at the same time; each then does its share of
                 every layer and hears the others' rows. All must take the parts to the end.
         """
+        if together:
+            return self._shared(x.shape[0], graph)._parts(network, x, graph, ids, processes.divided)
+        return self._parts(network, x, graph, ids, _alone)
+
+    def _shared(self, n: int, graph: Graph | None) -> Layerwise:
+        """The same in stretches of which each process gets several, so that no process does much more than another."""
+        if processes.world() == 1:
+            return self
+        stretches = TURNS * processes.world()
+        entries = self.entries if graph is None else max(1, min(self.entries, -(-graph.n_edges // stretches)))
+        return replace(self, nodes=max(1, min(self.nodes, -(-n // stretches))), entries=entries)
+
+    def _parts(
+        self, network: nn.Module, x: Tensor | CSR, graph: Graph | None, ids: Ids | None, share: Share
+    ) -> Iterator[tuple[Ids, Tensor]]:
         network.eval()
         layers = apart(network, x)
         if graph is None and any(m.matrix is not None for m in layers):
@@ -126,7 +143,7 @@ class Layerwise:
             ids = torch.arange(x.shape[0], device=like.device)
         if bool((ids.diff() < 1).any()):
             raise ValueError("ids must be ascending and distinct")
-        share, classes = processes.divided if together else _alone, _widths(network)[-1]
+        classes = _widths(network)[-1]
         if all(layer.matrix is None for layer in layers):
             # Where no layer looks at edges nothing lies between two of them.
             yield from _first_of(
