@@ -149,12 +149,13 @@ def main() -> None:
     parser.add_argument("--data_root", help="folder of the raw data")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--epochs", type=int, help="of both stages, fewer than the preset's, where the ratio is enough")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", DeprecationWarning)
     print(f"torch {torch.__version__}, {platform.machine()}, {args.threads} threads, {args.dataset}, cpf\n")
     data = load(args.dataset, root=args.data_root)
-    level = {"method": {"generators": False}}
+    level = {"method": {"generators": False}, "train": {} if args.epochs is None else {"epochs": args.epochs}}
     config = resolve(args.dataset, split="cpf", method="glnn", levels=(level,))
     ways = {"gnnkd": ours, "plain PyG": plain}
     seen: dict[str, list[tuple[Seconds, float]]] = {way: [] for way in ways}
