@@ -16,8 +16,9 @@ from gnnkd.errors import Unfit, UserError
 from gnnkd.graph_config import Config
 from gnnkd.logits import Logits
 from gnnkd.models import Model
-from gnnkd.nn.layerwise import Layerwise, apart
+from gnnkd.nn.layerwise import Layerwise
 from gnnkd.nn.own import Own
+from gnnkd.nn.taken_apart import apart
 from gnnkd.train.sampled import hops
 from gnnkd.train.settings import TrainSettings
 

@@ -39,7 +39,8 @@ from gnnkd.errors import UserError
 from gnnkd.graph_config import Config
 from gnnkd.models import Teacher
 from gnnkd.nn.gat import GATConv
-from gnnkd.nn.layerwise import Layerwise, apart, kept
+from gnnkd.nn.layerwise import Layerwise
+from gnnkd.nn.taken_apart import apart, kept
 from gnnkd.train import outputs
 from gnnkd.train.settings import TrainSettings
 

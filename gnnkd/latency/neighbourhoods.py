@@ -23,8 +23,9 @@ from gnnkd.latency.answers import Answer, Data, Way, reached
 from gnnkd.latency.room import Room, of_all, of_matrices, of_piece
 from gnnkd.nn.around import ask
 from gnnkd.nn.blocks import Blocks
-from gnnkd.nn.layerwise import Layerwise, apart, kept
+from gnnkd.nn.layerwise import Layerwise
 from gnnkd.nn.network import Network
+from gnnkd.nn.taken_apart import apart, kept
 from gnnkd.predictor import Predictor
 
 _COMPARED = 20

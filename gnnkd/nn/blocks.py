@@ -18,8 +18,8 @@ from gnnkd.errors import UserError
 from gnnkd.graph.pattern import Pattern
 from gnnkd.graph.rows import some_rows
 from gnnkd.graph.structure import CSR, Graph
-from gnnkd.nn.layerwise import apart
 from gnnkd.nn.network import Network
+from gnnkd.nn.taken_apart import apart
 
 _DENSE = 16
 """From this share of the nodes on, 1 in so many, marks on all of them find the distinct ones faster than sorting."""

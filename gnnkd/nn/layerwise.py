@@ -25,12 +25,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gnnkd import processes
-from gnnkd.errors import UserError
 from gnnkd.graph.rows import Rows, check_sizes, some_rows
 from gnnkd.graph.structure import CSR, Graph
-from gnnkd.nn.messages import Copied, Messages, messages
+from gnnkd.nn.messages import Messages
 from gnnkd.nn.network import Network
 from gnnkd.nn.tables import Tables
+from gnnkd.nn.taken_apart import apart, kept, known, widths_of
 
 Ids = Int[Tensor, " _"]
 Work: TypeAlias = Callable[[Ids], list[Tensor]]
@@ -97,7 +97,7 @@ class Layerwise:
             into[at : at + part.numel()] = found
             at += part.numel()
         if into is None:
-            return next(network.parameters()).new_empty(0, _widths(network)[-1])
+            return next(network.parameters()).new_empty(0, widths_of(network)[-1])
         return into
 
     def parts(
@@ -143,7 +143,7 @@ class Layerwise:
             ids = torch.arange(x.shape[0], device=like.device)
         if bool((ids.diff() < 1).any()):
             raise ValueError("ids must be ascending and distinct")
-        classes = _widths(network)[-1]
+        classes = widths_of(network)[-1]
         if all(layer.matrix is None for layer in layers):
             # Where no layer looks at edges nothing lies between two of them.
             yield from _first_of(
@@ -156,7 +156,7 @@ class Layerwise:
             return
         rows = None if graph is None else Rows(graph, nodes=self.nodes, entries=self.entries)
         tables = Tables(self.memory, self.folder, like)
-        yield from self._run(_known(network), layers, x, rows, _wanted(layers, ids, rows), tables, share)
+        yield from self._run(known(network), layers, x, rows, _wanted(layers, ids, rows), tables, share)
 
     def _run(
         self,
@@ -168,7 +168,7 @@ class Layerwise:
         tables: Tables,
         share: Share,
     ) -> Iterator[tuple[Ids, Tensor]]:
-        widths = _widths(network)
+        widths = widths_of(network)
         tables.check(x.shape[0] * tables.like.element_size() * max(kept(layers, widths)))
         for depth, layer in enumerate(layers[:-1]):
             out = tables.make(x.shape[0], widths[depth])
@@ -227,36 +227,6 @@ def _alone(parts: Iterable[Ids], work: Work, _: Work) -> Iterator[tuple[Ids, lis
 
 def _first_of(found: Iterator[tuple[Ids, list[Tensor]]]) -> Iterator[tuple[Ids, Tensor]]:
     return ((part, one) for part, (one,) in found)
-
-
-def apart(network: nn.Module, x: Tensor | CSR) -> list[Messages]:
-    """The layers of a network, taken apart, for features as `x` [N, D] are.
-
-    Raises:
-        UserError: it is none of layers that can be.
-    """
-    first, *others = _known(network).layers
-    found = messages(first, dense=isinstance(x, Tensor))
-    if found.matrix is not None and not found.widths and x.dtype != next(network.parameters()).dtype:
-        # Sums read tables of one type: the features are sent as a copy of theirs.
-        found = Copied(found, x.shape[1])
-    return [found, *(messages(layer, dense=True) for layer in others)]
-
-
-def _known(network: nn.Module) -> Network:
-    if not isinstance(network, Network):
-        raise UserError(f"{type(network).__name__} cannot be applied layer by layer; choose gcn, sage, gat or mlp")
-    return network
-
-
-def _widths(network: nn.Module) -> list[int]:
-    return [int(layer.out_channels) for layer in _known(network).layers]  # type: ignore[arg-type]
-
-
-def kept(layers: Sequence[Messages], widths: Sequence[int]) -> list[int]:
-    """Columns of the tables that are there at a time, while each layer runs."""
-    before, after = [0, *widths[:-1]], [*widths[:-1], 0]
-    return [b + sum(m.widths) + a for b, m, a in zip(before, layers, after, strict=True)]
 
 
 def _wanted(layers: Sequence[Messages], ids: Ids, rows: Rows | None) -> list[Ids]:

@@ -19,7 +19,8 @@ from gnnkd.distillers.base import TASK, Distiller, Watcher
 from gnnkd.errors import UserError
 from gnnkd.graph.sampling import Sampler, batches
 from gnnkd.graph.structure import CSR, Graph
-from gnnkd.nn.layerwise import Layerwise, apart
+from gnnkd.nn.layerwise import Layerwise
+from gnnkd.nn.taken_apart import apart
 from gnnkd.train.course import Course, Epoch, adam, agree, kept, resumed
 from gnnkd.train.probe import Probe
 from gnnkd.train.probed import sampled

@@ -11,7 +11,7 @@ from gnnkd import nn
 from gnnkd.graph.layered import Layered
 from gnnkd.graph.sampling import Sampler
 from gnnkd.graph.structure import CSR, Graph
-from gnnkd.nn.layerwise import apart
+from gnnkd.nn.taken_apart import apart
 
 N, D, C = 80, 7, 3
 

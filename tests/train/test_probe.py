@@ -11,7 +11,7 @@ from gnnkd import nn
 from gnnkd.distillers.supervised import Supervised
 from gnnkd.graph.sampling import Sampler
 from gnnkd.graph.structure import CSR, Graph
-from gnnkd.nn.layerwise import apart
+from gnnkd.nn.taken_apart import apart
 from gnnkd.train import probe
 from gnnkd.train.update import looking
 from gnnkd.types import Batch, Step

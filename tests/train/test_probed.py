@@ -12,7 +12,7 @@ from gnnkd.data.row_store import RowStore
 from gnnkd.distillers.supervised import Supervised
 from gnnkd.graph.sampling import Sampler
 from gnnkd.graph.structure import CSR, Graph
-from gnnkd.nn.layerwise import apart
+from gnnkd.nn.taken_apart import apart
 from gnnkd.train import probed
 from gnnkd.train.probed import Probed, among_all, sampled
 from gnnkd.train.rows import Rows
